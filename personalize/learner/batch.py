@@ -1,0 +1,81 @@
+"""Many (prompt, reply) rows as one rectangle: prompts end together, replies begin together.
+
+The prompt without its last token is the *prefix*: it is read without gradient. The window is the last prompt token
+and the reply without its last token: exactly the positions whose predictions are the reply.
+
+Shape letters: B rows, P prefix columns, W window columns, N trained positions of all rows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One reply under one prompt.
+
+    Attributes:
+        prompt_ids: at least one token.
+        completion_ids: at least one token.
+        completion_mask: 1 where the token's prediction counts; at least one 1.
+    """
+
+    prompt_ids: tuple[int, ...]
+    completion_ids: tuple[int, ...]
+    completion_mask: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows as tensors.
+
+    Attributes:
+        prefix_ids: [B, P], padded on the left.
+        window_ids: [B, W], padded on the right.
+        attention_mask: [B, P + W], 0 on padding.
+        position_ids: [B, P + W], counted from each row's first real token.
+        row: [N], which row a trained position belongs to, ascending.
+        column: [N], its column in the window.
+        target_ids: [N], the token that was sampled there.
+    """
+
+    prefix_ids: Tensor
+    window_ids: Tensor
+    attention_mask: Tensor
+    position_ids: Tensor
+    row: Tensor
+    column: Tensor
+    target_ids: Tensor
+
+
+def collate(rows: Sequence[Row], device: torch.device | str = "cpu", pad_id: int = 0) -> Batch:
+    """Lay out ``rows`` as one batch on ``device``; ``pad_id`` is any valid token, it is never looked at."""
+    prefixes = [list(row.prompt_ids[:-1]) for row in rows]
+    windows = [[row.prompt_ids[-1], *row.completion_ids[:-1]] for row in rows]
+    num_prefix, num_window = max(map(len, prefixes)), max(map(len, windows))
+    prefix = [[pad_id] * (num_prefix - len(ids)) + ids for ids in prefixes]
+    window = [ids + [pad_id] * (num_window - len(ids)) for ids in windows]
+    mask = [
+        [0] * (num_prefix - len(p)) + [1] * (len(p) + len(w)) + [0] * (num_window - len(w))
+        for p, w in zip(prefixes, windows, strict=True)
+    ]
+    trained = [
+        (index, column, token)
+        for index, row in enumerate(rows)
+        for column, (token, counts) in enumerate(zip(row.completion_ids, row.completion_mask, strict=True))
+        if counts
+    ]
+    attention_mask = torch.tensor(mask, device=device)
+    where = torch.tensor(trained, device=device).T
+    return Batch(
+        prefix_ids=torch.tensor(prefix, dtype=torch.long, device=device),
+        window_ids=torch.tensor(window, device=device),
+        attention_mask=attention_mask,
+        position_ids=(attention_mask.cumsum(-1) - 1).clamp(min=0),
+        row=where[0],
+        column=where[1],
+        target_ids=where[2],
+    )

@@ -1,0 +1,259 @@
+"""Incremental hindsight self-distillation, several users in one pass.
+
+Paper: "Aligning Language Models from User Interactions", arXiv 2603.12273. Score a reply's own tokens with and without
+the user's next message in the prompt, and move the policy by the difference.
+
+Method: (1) *gate*: does the follow-up move the live model's reply at all? (2) *block*: what passed joins a small
+rolling block of the user's own follow-ups; (3) *teacher*: a model that is told the block scores the new reply and a few
+earlier ones; (4) K steps of Adam on the divergence, per-user mean over replies, per-user clip; (5) *guards*.
+
+Deviations from the paper, each by default and each undone by `recipe.PAPER`: the teacher is the base model (a live one
+has no interior fixed point and collapses over hundreds of turns), it is told a rolling block (else a base teacher
+un-learns what the newest follow-up does not mention), the loss is a full-vocabulary KL (a sampled token is noisy at
+batch 1), a gate (Adam's first step has full size however small the signal), replay. Evidence: docs/decisions.
+
+Shape letters: N trained positions, V vocabulary.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from personalize.config import LoraSettings
+from personalize.errors import AdapterError, ContextTooLong
+from personalize.functional import (
+    advantages,
+    forward_kl,
+    per_sequence_mean,
+    per_sequence_sum,
+    reverse_kl,
+    sampled_token_loss,
+    top_k_reverse_kl,
+)
+from personalize.learner.batch import Batch, Row, collate
+from personalize.learner.gate import hindsight_gap, next_block
+from personalize.learner.guards import delta_norm, judge
+from personalize.learner.lesson import Pupil, names, open_pupil, row
+from personalize.learner.moments import save_moments
+from personalize.learner.passes import reply_log_probs
+from personalize.learner.recipe import Recipe
+from personalize.model.base import BaseModel
+from personalize.model.folder import write_adapter
+from personalize.model.lora import LoraTensors
+from personalize.model.rows import AdapterRows
+from personalize.types import AdapterRef, Experience, Lesson, Outcome, UpdateReport, Window
+
+
+class HindsightLearner:
+    """Trains users' adapters on one base model; implements ``protocols.Learner``.
+
+    It runs on the thread that owns the device, between decode steps: every window is one pass.
+    """
+
+    def __init__(self, base: BaseModel, recipe: Recipe | None = None, lora: LoraSettings | None = None):
+        self.base = base
+        self.recipe = recipe or Recipe()
+        self.lora = lora or LoraSettings()
+
+    def update(
+        self, lessons: Sequence[Lesson], parents: Sequence[AdapterRef | None], out_dirs: Sequence[Path]
+    ) -> Iterator[Window]:
+        """See ``protocols.Learner.update``."""
+        began = time.perf_counter()
+        pupils = [
+            open_pupil(self.base, lesson, parent, self.recipe, self.lora)
+            for lesson, parent in zip(lessons, parents, strict=True)
+        ]
+        for pupil in pupils:
+            self._refuse_oversized(pupil)
+        yield from self._gate(_open(pupils))
+        for pupil in _open(pupils):
+            self._choose_turns(pupil)
+        yield from self._train(_open(pupils))
+        for pupil, out_dir in zip(pupils, out_dirs, strict=True):
+            if pupil.outcome is Outcome.APPLIED:
+                self._write(pupil, out_dir)
+            pupil.metrics["update_ms"] = (time.perf_counter() - began) * 1000
+        yield Window(tuple(self._report(pupil) for pupil in pupils))
+
+    # --- gate and block ----------------------------------------------------------------------------------------
+
+    def _gate(self, pupils: list[Pupil]) -> Iterator[Window]:
+        """Measure every follow-up's signal on the live model and settle the block."""
+        if not pupils:
+            return
+        plain = collate([row(pupil.lesson.experience) for pupil in pupils], self.base.device)
+        told = collate([self._told(p.lesson.experience, [p.lesson.experience]) for p in pupils], self.base.device)
+        live = _rows([pupil.parent for pupil in pupils], [1] * len(pupils))
+        student_NV = reply_log_probs(self.base, plain, live)
+        yield Window()
+        gap_N = hindsight_gap(student_NV, reply_log_probs(self.base, told, live))
+        yield Window()
+        for index, pupil in enumerate(pupils):
+            gap = gap_N[plain.row == index]
+            pupil.metrics |= {"signal": float(gap.max()), "signal_mean": float(gap.mean())}
+            self._settle_block(pupil)
+            yield Window()
+
+    def _settle_block(self, pupil: Pupil) -> None:
+        newest, standing = pupil.lesson.experience, pupil.remembered(pupil.lesson.state.block)
+        informative = self.recipe.gate_nats is None or pupil.metrics["signal"] >= self.recipe.gate_nats
+        pupil.metrics["informative"] = float(informative)
+        pupil.block = standing
+        if informative:
+            pupil.block = next_block(
+                standing, newest, self.recipe.block_size, lambda told: self._base_told(newest, told)
+            )
+        if not pupil.block or not (informative or self.recipe.train_uninformative):
+            pupil.outcome = Outcome.SKIPPED_LOW_SIGNAL
+
+    def _base_told(self, experience: Experience, block: Sequence[Experience]) -> Tensor:
+        return reply_log_probs(self.base, collate([self._told(experience, block)], self.base.device), None)
+
+    def _told(self, experience: Experience, block: Sequence[Experience]) -> Row:
+        """Return the reply of ``experience`` under its prompt with the block's follow-ups."""
+        follow_ups = [turn.follow_up for turn in block]
+        assert self.base.renderer is not None, "learning needs a tokenizer and a chat template"
+        return row(
+            experience, self.base.renderer.teacher_prompt(experience.messages, experience.prompt_ids, follow_ups)
+        )
+
+    def _refuse_oversized(self, pupil: Pupil) -> None:
+        experience = pupil.lesson.experience
+        if not any(experience.completion_mask):
+            pupil.outcome = Outcome.SKIPPED_LOW_SIGNAL
+        elif not self._fits(experience, [experience]):
+            pupil.outcome = Outcome.SKIPPED_TOO_LONG
+
+    def _fits(self, experience: Experience, block: Sequence[Experience]) -> bool:
+        """Tell whether the teacher can read the turn whole: nothing is ever cut on one side only."""
+        try:
+            told = self._told(experience, block)
+        except ContextTooLong:
+            return False
+        return len(told.prompt_ids) + len(told.completion_ids) <= self.base.max_model_len
+
+    def _choose_turns(self, pupil: Pupil) -> None:
+        newest = pupil.lesson.experience
+        earlier = [turn for turn in pupil.remembered(pupil.lesson.state.replay) if turn.turn_id != newest.turn_id]
+        replayed = earlier[max(0, len(earlier) - self.recipe.replay) :] if self.recipe.replay else []
+        while pupil.block and not self._fits(newest, pupil.block):
+            pupil.block = pupil.block[1:]
+        turns = [newest, *reversed(replayed)]
+        pupil.turns = tuple(turn for turn in turns if any(turn.completion_mask) and self._fits(turn, pupil.block))
+        if not pupil.block:
+            pupil.outcome = Outcome.SKIPPED_TOO_LONG
+
+    # --- training ----------------------------------------------------------------------------------------------
+
+    def _train(self, pupils: list[Pupil]) -> Iterator[Window]:
+        pupils = [pupil for pupil in pupils if pupil.outcome is None]
+        if not pupils:
+            return
+        counts = [len(pupil.turns) for pupil in pupils]
+        students = collate([row(turn) for pupil in pupils for turn in pupil.turns], self.base.device)
+        teachers = collate([self._told(turn, p.block) for p in pupils for turn in p.turns], self.base.device)
+        teacher_NV = self._teach(pupils, counts, teachers)
+        yield Window()
+        before_NV = None
+        for step in range(self.recipe.num_steps):
+            if step and self.recipe.teacher != "base":
+                teacher_NV = self._teach(pupils, counts, teachers)
+                yield Window()
+            student_NV = self._step(pupils, counts, students, teacher_NV, first=step == 0)
+            before_NV = student_NV if before_NV is None else before_NV
+            yield Window()
+        assert before_NV is not None
+        self._check(pupils, counts, students, before_NV)
+
+    def _teach(self, pupils: list[Pupil], counts: list[int], teachers: Batch) -> Tensor:
+        """Return the teacher's log-probabilities [N, V]: the chosen weights, told the block."""
+        if self.recipe.teacher == "base":
+            return reply_log_probs(self.base, teachers, None)
+        factor = 1.0 if self.recipe.teacher == "live" else self.recipe.teacher_scale
+        scaled = [replace(pupil.tensors, lora_alpha=pupil.tensors.lora_alpha * factor) for pupil in pupils]
+        return reply_log_probs(self.base, teachers, _rows(scaled, counts))
+
+    def _step(
+        self, pupils: list[Pupil], counts: list[int], batch: Batch, teacher_NV: Tensor, *, first: bool
+    ) -> Tensor:
+        """Take one optimizer step for every user; return the student's log-probabilities before it."""
+        with torch.enable_grad():
+            rows = _rows([pupil.tensors for pupil in pupils], counts)
+            student_NV = reply_log_probs(self.base, batch, rows, grad=True)
+            loss_B = per_sequence_mean(self._loss(student_NV, teacher_NV, batch), batch.row)
+            losses = [part.mean() for part in loss_B.split(counts)]
+            torch.stack(losses).sum().backward()
+        for pupil, loss in zip(pupils, losses, strict=True):
+            norm = torch.nn.utils.clip_grad_norm_(pupil.parameters, self.recipe.max_grad_norm)
+            pupil.optimizer.step()
+            pupil.optimizer.zero_grad(set_to_none=True)
+            pupil.metrics |= {"loss_last": float(loss.detach()), "grad_norm": float(norm)}
+            if first:
+                pupil.metrics["loss_first"] = pupil.metrics["loss_last"]
+        return student_NV.detach()
+
+    def _loss(self, student_NV: Tensor, teacher_NV: Tensor, batch: Batch) -> Tensor:
+        """Return the objective at every position, [N]."""
+        match self.recipe.objective:
+            case "forward_kl":
+                return forward_kl(student_NV, teacher_NV)
+            case "reverse_kl":
+                return reverse_kl(student_NV, teacher_NV)
+            case "top_k":
+                return top_k_reverse_kl(student_NV, teacher_NV, min(self.recipe.top_k, student_NV.shape[-1]))
+            case "sampled":
+                student_N, teacher_N = (
+                    log_probs.gather(-1, batch.target_ids[:, None])[:, 0] for log_probs in (student_NV, teacher_NV)
+                )
+                advantage_N = advantages(
+                    student_N, teacher_N, batch.row, centred=self.recipe.centred, clip=self.recipe.clip
+                )
+                return sampled_token_loss(student_N, advantage_N)
+
+    # --- guards and results ------------------------------------------------------------------------------------
+
+    def _check(self, pupils: list[Pupil], counts: list[int], batch: Batch, before_NV: Tensor) -> None:
+        after_NV = reply_log_probs(self.base, batch, _rows([pupil.tensors for pupil in pupils], counts))
+        moved_B = per_sequence_sum(reverse_kl(after_NV, before_NV), batch.row)
+        num_tokens = torch.bincount(batch.row, minlength=sum(counts)).split(counts)
+        for pupil, moved, tokens in zip(pupils, moved_B.split(counts), num_tokens, strict=True):
+            pupil.metrics |= {
+                "reply_kl": float(moved[0]),
+                "delta_norm": delta_norm(pupil.tensors, pupil.parent),
+                "num_trained_tokens": float(tokens.sum()),
+                "num_trained_turns": float(len(pupil.turns)),
+            }
+            pupil.outcome = judge(pupil.metrics, self.recipe)
+
+    def _write(self, pupil: Pupil, out_dir: Path) -> None:
+        try:
+            write_adapter(out_dir, pupil.tensors, self.base)
+        except AdapterError:  # the writer refuses non-finite weights: that is a verdict on the update, not a fault
+            pupil.outcome = Outcome.REJECTED_NONFINITE
+            return
+        save_moments(out_dir, pupil.optimizer, names(pupil.tensors))
+
+    def _report(self, pupil: Pupil) -> UpdateReport:
+        assert pupil.outcome is not None
+        applied = pupil.outcome is Outcome.APPLIED
+        return UpdateReport(
+            turn_id=pupil.lesson.experience.turn_id,
+            outcome=pupil.outcome,
+            state=pupil.next_state(self.recipe) if applied else pupil.lesson.state,
+            metrics={name: round(value, 6) for name, value in pupil.metrics.items()},
+            tensors=pupil.tensors.copy() if applied else None,
+        )
+
+
+def _rows(adapters: list[LoraTensors], counts: list[int]) -> AdapterRows:
+    """Return what a batch reads in which adapter i has the next ``counts[i]`` rows."""
+    return AdapterRows.of(adapters, [user for user, count in enumerate(counts) for _ in range(count)])
+
+
+def _open(pupils: list[Pupil]) -> list[Pupil]:
+    return [pupil for pupil in pupils if pupil.outcome is None]

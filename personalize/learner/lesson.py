@@ -1,0 +1,90 @@
+"""One user's update in the making: what is trained, towards what, and from which weights."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from personalize.config import LoraSettings
+from personalize.learner.batch import Row
+from personalize.learner.moments import load_moments, new_optimizer
+from personalize.learner.recipe import Recipe
+from personalize.model.base import BaseModel
+from personalize.model.folder import new_adapter, read_adapter
+from personalize.model.lora import LoraTensors
+from personalize.types import AdapterRef, Experience, LearningState, Lesson, Outcome
+
+
+@dataclass(slots=True)
+class Pupil:
+    """The adapter that one lesson moves.
+
+    Attributes:
+        lesson: what there is to learn from.
+        tensors: the weights in training; leaves that require gradients.
+        parent: the same weights before the update.
+        optimizer: Adam over ``tensors``, with the parent's moments where it has them.
+        block: follow-ups that the teacher is told.
+        turns: what is trained, the newest turn first; empty when there is nothing to do.
+        outcome: set as soon as it is known.
+        metrics: plain numbers for the report.
+    """
+
+    lesson: Lesson
+    tensors: LoraTensors
+    parent: LoraTensors
+    optimizer: torch.optim.Adam
+    block: tuple[Experience, ...] = ()
+    turns: tuple[Experience, ...] = ()
+    outcome: Outcome | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        return self.optimizer.param_groups[0]["params"]
+
+    def remembered(self, turn_ids: Sequence[str]) -> tuple[Experience, ...]:
+        """Return the turns of that name that still exist, in the order of ``turn_ids``."""
+        known = {turn.turn_id: turn for turn in self.lesson.memory}
+        return tuple(known[turn_id] for turn_id in turn_ids if turn_id in known)
+
+    def next_state(self, recipe: Recipe) -> LearningState:
+        """Return what the recipe remembers once this update is published."""
+        old = self.lesson.state
+        newest = self.lesson.experience.turn_id
+        replay = (*(turn for turn in old.replay if turn != newest), newest)
+        return LearningState(
+            block=tuple(turn.turn_id for turn in self.block),
+            replay=replay[len(replay) - recipe.max_memory :] if len(replay) > recipe.max_memory else replay,
+            num_updates=old.num_updates + 1,
+        )
+
+
+def open_pupil(
+    base: BaseModel, lesson: Lesson, parent: AdapterRef | None, recipe: Recipe, settings: LoraSettings
+) -> Pupil:
+    """Load the parent's weights and moments, or begin a new adapter; the seed of a new one is its first turn's id."""
+    folder = None if parent is None else Path(parent.path)
+    start = new_adapter(base, settings, seed=_seed(lesson)) if folder is None else read_adapter(folder, base)
+    tensors = start.copy(device=base.device, requires_grad=True)
+    optimizer = new_optimizer(list(tensors.parameters()), recipe)
+    if folder is not None:
+        load_moments(folder, optimizer, names(tensors))
+    return Pupil(lesson, tensors, start, optimizer)
+
+
+def names(tensors: LoraTensors) -> list[str]:
+    """Return the names of the adapter's parameters, in the optimizer's order."""
+    return [name for name, _ in tensors.named_parameters()]
+
+
+def row(experience: Experience, prompt_ids: Sequence[int] | None = None) -> Row:
+    """Return the reply of ``experience`` under its own prompt, or under ``prompt_ids``."""
+    prompt = experience.prompt_ids if prompt_ids is None else tuple(prompt_ids)
+    return Row(prompt, experience.completion_ids, experience.completion_mask)
+
+
+def _seed(lesson: Lesson) -> int:
+    return int.from_bytes(lesson.experience.turn_id.encode()[-8:].rjust(8, b"\0"), "big") & (2**63 - 1)

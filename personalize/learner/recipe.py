@@ -1,0 +1,93 @@
+"""How one follow-up becomes one update: named choices, each swappable alone."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from personalize.errors import InvalidParameter
+
+TeacherModelKind = Literal["base", "live", "scaled"]
+Objective = Literal["forward_kl", "reverse_kl", "top_k", "sampled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """The settings of hindsight self-distillation. The default is the bounded arm; see docs/decisions.
+
+    Args:
+        teacher: whose weights read the block: "base" (adapter off: bounded by "the base model, told"), "live" (the
+            paper's: unbounded), "scaled" (adapter at ``teacher_scale``: a trust region).
+        teacher_scale: factor on the adapter in a "scaled" teacher, 0 to 1.
+        objective: what is minimised on the reply's positions.
+        top_k: support of the "top_k" objective.
+        centred, clip: how the "sampled" objective treats its advantages.
+        gate_nats: a follow-up enters the block when hindsight moves some token of the reply by at least this KL;
+            None lets every follow-up in.
+        block_size: most follow-ups that the teacher is told together; 1 tells only the newest.
+        train_uninformative: take a step, under the standing block, also on turns whose follow-up did not enter.
+        replay: earlier turns of the same user trained along, the newest first.
+        num_steps: optimizer steps per update, K.
+        lr, beta1, beta2, eps: Adam's.
+        max_grad_norm: per-user clip of the gradient's norm.
+        max_delta_norm: largest Frobenius norm of the change of scaling·B·A over all modules in one update.
+        max_reply_kl: largest KL, in nats per reply, from the new version to its parent on the new turn's reply.
+    """
+
+    name: str = "rolling-block"
+    teacher: TeacherModelKind = "base"
+    teacher_scale: float = 0.7
+    objective: Objective = "forward_kl"
+    top_k: int = 20
+    centred: bool = False
+    clip: float | None = None
+    gate_nats: float | None = 1.0
+    block_size: int = 4
+    train_uninformative: bool = True
+    replay: int = 7
+    num_steps: int = 4
+    lr: float = 3e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    max_grad_norm: float = 1.0
+    max_delta_norm: float = 50.0
+    max_reply_kl: float = 200.0
+
+    def __post_init__(self):
+        _within("teacher_scale", self.teacher_scale, 0.0, 1.0)
+        _within("lr", self.lr, 0.0, 1.0)
+        _within("num_steps", self.num_steps, 1, 64)
+        _within("replay", self.replay, 0, 256)
+        _within("block_size", self.block_size, 1, 64)
+        for name, value, known in (
+            ("teacher", self.teacher, ("base", "live", "scaled")),
+            ("objective", self.objective, ("forward_kl", "reverse_kl", "top_k", "sampled")),
+        ):
+            if value not in known:
+                raise InvalidParameter(name, value, ", ".join(known))
+
+    def always(self) -> "Recipe":
+        """Return this recipe without its gate: a step on every follow-up, as the paper takes it."""
+        return replace(self, name=f"{self.name}-always", gate_nats=None)
+
+    @property
+    def max_memory(self) -> int:
+        """Turns that the state may name for replay; a few more than one update uses, should some be erased."""
+        return 2 * self.replay
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise InvalidParameter(name, value, f"{low} to {high}")
+
+
+PAPER = Recipe(
+    name="paper-faithful", teacher="live", objective="sampled", centred=True, gate_nats=None, block_size=1, replay=0,
+    num_steps=1, lr=1e-3,
+)  # fmt: skip
+"""arXiv 2603.12273 as published: live teacher, sampled token, centred, every follow-up alone, one step."""
+
+OFFICIAL_LIVE = Recipe(
+    name="official-live", teacher="live", objective="top_k", gate_nats=None, block_size=1, replay=0, num_steps=1,
+    lr=1e-3, eps=1e-6,
+)  # fmt: skip
+"""The authors' later per-turn script: live teacher, student top-20 with tail."""

@@ -1,0 +1,52 @@
+"""The rolling block: who stays, who goes."""
+
+import torch
+
+from personalize.learner.gate import hindsight_gap, next_block
+from personalize.types import Experience
+from tests.learner.conftest import experience
+
+TOPICS = {"short": 0, "shorter": 0, "emoji": 1, "list": 2}
+
+
+def told(block) -> torch.Tensor:
+    """A teacher whose every token of probability depends on which wishes it was told, whoever says them."""
+    wishes = {TOPICS[turn.follow_up] for turn in block}
+    return torch.log_softmax(torch.tensor([[5.0 if i in wishes else 0.0 for i in range(4)]]), -1)
+
+
+def turn(number: int, wish: str) -> Experience:
+    return experience(number, follow_up=wish)
+
+
+def wishes(block) -> list[str]:
+    return [member.follow_up for member in block]
+
+
+def test_grows_until_it_is_full():
+    block = next_block((), turn(1, "short"), 2, told)
+    block = next_block(block, turn(2, "emoji"), 2, told)
+    assert wishes(block) == ["short", "emoji"]
+
+
+def test_of_two_that_say_the_same_the_older_goes():
+    block = (turn(1, "emoji"), turn(2, "short"))
+    assert wishes(next_block(block, turn(3, "shorter"), 2, told)) == ["emoji", "shorter"]
+
+
+def test_the_newest_always_stays():
+    block = (turn(1, "short"),)
+    assert wishes(next_block(block, turn(2, "emoji"), 1, told)) == ["emoji"]
+
+
+def test_a_turn_is_in_it_once():
+    block = (turn(1, "short"), turn(2, "emoji"))
+    assert wishes(next_block(block, turn(1, "short"), 4, told)) == ["emoji", "short"]
+
+
+def test_gap_is_zero_for_nothing_new_and_large_for_a_change():
+    plain = torch.log_softmax(torch.tensor([[3.0, 0.0], [0.0, 3.0]]), -1)
+    changed = torch.log_softmax(torch.tensor([[0.0, 3.0], [0.0, 3.0]]), -1)
+    gap = hindsight_gap(plain, changed)
+    assert gap[0] > 2 and gap[1] == 0
+    assert hindsight_gap(plain, plain).abs().max() == 0

@@ -1,0 +1,203 @@
+"""The update as a whole: exact, isolated, repeatable, and honest about what it did."""
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import personalize.learner.hindsight as hindsight
+from personalize.learner import HindsightLearner, Recipe
+from personalize.learner.recipe import OFFICIAL_LIVE, PAPER
+from personalize.model.folder import read_adapter
+from personalize.types import Lesson, Outcome
+from tests.learner.conftest import EVERY_TURN, Life, experience, run
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return load_file(path / "adapter_model.safetensors")
+
+
+def test_moves_towards_the_told_model(base, tmp_path):
+    life = Life(HindsightLearner(base, Recipe(gate_nats=None, num_steps=8)), tmp_path)
+    report = life.learn(experience(1))
+    assert report.outcome is Outcome.APPLIED
+    assert report.metrics["loss_last"] < 0.7 * report.metrics["loss_first"]
+    assert report.metrics["signal"] > 0 and report.metrics["delta_norm"] > 0 and report.metrics["reply_kl"] > 0
+    assert report.state.block == report.state.replay == (f"{1:032x}",)
+    assert (tmp_path / "user0" / "1" / "optimizer.safetensors").is_file()
+
+
+def test_report_carries_the_weights_that_were_written(base, tmp_path):
+    life = Life(HindsightLearner(base, EVERY_TURN), tmp_path)
+    report = life.learn(experience(1))
+    written = read_adapter(tmp_path / "user0" / "1", base)
+    for (name, ours), (_, theirs) in zip(report.tensors.named_parameters(), written.named_parameters(), strict=True):
+        assert torch.equal(ours, theirs), name
+        assert not ours.requires_grad
+
+
+def test_base_weights_stay_bit_identical(base, tmp_path):
+    before = copy.deepcopy(base.module.state_dict())
+    Life(HindsightLearner(base, EVERY_TURN), tmp_path).learn(experience(1))
+    assert all(torch.equal(before[name], tensor) for name, tensor in base.module.state_dict().items())
+
+
+@pytest.mark.parametrize("recipe", [EVERY_TURN, PAPER, OFFICIAL_LIVE], ids=lambda recipe: recipe.name)
+def test_together_equals_alone(base, tmp_path, recipe):
+    """One pass for several users: the same adapters as each user trained alone.
+
+    A large eps, because Adam would blow up the rounding of a gradient that is nearly zero to a whole step.
+    """
+    learner = HindsightLearner(base, replace(recipe, eps=1e-3))
+    alone = [Life(learner, tmp_path / "alone", user) for user in range(3)]
+    together = [Life(learner, tmp_path / "together", user) for user in range(3)]
+    for round_ in range(3):
+        turns = [experience(10 * user + round_, follow_up="no lists" * (user + 1)) for user in range(3)]
+        for life, turn in zip(alone, turns, strict=True):
+            life.learn(turn)
+        paths = [life.out_dir() for life in together]
+        lessons = [life.lesson(turn) for life, turn in zip(together, turns, strict=True)]
+        reports = run(learner, lessons, [life.head for life in together], paths)
+        for life, turn, report, path in zip(together, turns, reports, paths, strict=True):
+            life.accept(turn, report, path)
+    for one, other in zip(alone, together, strict=True):
+        assert one.head and other.head
+        ours, theirs = weights(Path(one.head.path)), weights(Path(other.head.path))
+        for name, tensor in ours.items():
+            torch.testing.assert_close(tensor, theirs[name], atol=2e-5, rtol=2e-4)
+
+
+def test_fifty_steps_from_disk_equal_fifty_in_memory(base, tmp_path, monkeypatch):
+    """Every step reloads weights and moments from the last version's folder, and loses not one bit by it."""
+    learner = HindsightLearner(base, Recipe(gate_nats=None, num_steps=1, replay=1))
+    from_disk, in_memory = Life(learner, tmp_path / "disk"), Life(learner, tmp_path / "memory")
+    for number in range(50):
+        from_disk.learn(experience(number))
+    kept = {}
+    original = hindsight.open_pupil
+
+    def open_kept(base, lesson, parent, recipe, settings):
+        if "pupil" not in kept:
+            kept["pupil"] = original(base, lesson, parent, recipe, settings)
+            return kept["pupil"]
+        last = kept["pupil"]
+        parent_tensors = last.tensors.copy()
+        kept["pupil"] = type(last)(lesson, last.tensors, parent_tensors, last.optimizer)
+        return kept["pupil"]
+
+    monkeypatch.setattr(hindsight, "open_pupil", open_kept)
+    for number in range(50):
+        in_memory.learn(experience(number))
+    assert from_disk.head and in_memory.head and from_disk.head.number == 50
+    disk, memory = weights(Path(from_disk.head.path)), weights(Path(in_memory.head.path))
+    assert all(torch.equal(tensor, memory[name]) for name, tensor in disk.items())
+
+
+def test_lost_moments_start_anew(base, tmp_path):
+    life = Life(HindsightLearner(base, EVERY_TURN), tmp_path)
+    life.learn(experience(1))
+    (tmp_path / "user0" / "1" / "optimizer.safetensors").unlink()
+    assert life.learn(experience(2)).outcome is Outcome.APPLIED
+    moments = load_file(tmp_path / "user0" / "2" / "optimizer.safetensors")
+    assert moments["step"].item() == EVERY_TURN.num_steps
+
+
+def test_no_signal_and_no_block_changes_nothing(base, tmp_path):
+    life = Life(HindsightLearner(base, Recipe(gate_nats=1e9)), tmp_path)
+    report = life.learn(experience(1))
+    assert report.outcome is Outcome.SKIPPED_LOW_SIGNAL
+    assert report.tensors is None and report.metrics["signal"] > 0
+    assert list((tmp_path / "user0" / "1").iterdir()) == []
+
+
+def test_a_quiet_turn_trains_under_the_standing_block(base, tmp_path):
+    life = Life(HindsightLearner(base, EVERY_TURN), tmp_path)
+    life.learn(experience(1))
+    life.learner = HindsightLearner(base, Recipe(gate_nats=1e9, num_steps=1, replay=2))
+    report = life.learn(experience(2))
+    assert report.outcome is Outcome.APPLIED and report.state.block == (f"{1:032x}",)
+    assert report.state.replay == (f"{1:032x}", f"{2:032x}")
+    life.learner = HindsightLearner(base, Recipe(gate_nats=1e9, train_uninformative=False))
+    assert life.learn(experience(3)).outcome is Outcome.SKIPPED_LOW_SIGNAL
+
+
+def test_erased_turns_are_left_out(base, tmp_path):
+    life = Life(HindsightLearner(base, EVERY_TURN), tmp_path)
+    for number in (1, 2, 3):
+        life.learn(experience(number))
+    life.turns = [turn for turn in life.turns if turn.turn_id != f"{2:032x}"]
+    report = life.learn(experience(4))
+    assert report.outcome is Outcome.APPLIED
+    assert f"{2:032x}" not in report.state.block
+
+
+@pytest.mark.parametrize(
+    ("recipe", "outcome"),
+    [
+        (Recipe(gate_nats=None, max_delta_norm=1e-6), Outcome.REJECTED_NORM),
+        (Recipe(gate_nats=None, max_reply_kl=1e-9), Outcome.REJECTED_KL),
+    ],
+)
+def test_guards_reject_before_anything_is_written(base, tmp_path, recipe, outcome):
+    life = Life(HindsightLearner(base, recipe), tmp_path)
+    report = life.learn(experience(1))
+    assert report.outcome is outcome and report.tensors is None
+    assert list((tmp_path / "user0" / "1").iterdir()) == []
+
+
+def test_a_poisoned_loss_is_rejected_for_its_user_alone(base, tmp_path, monkeypatch):
+    learner = HindsightLearner(base, EVERY_TURN)
+    original = learner._loss
+
+    def poisoned(student, teacher, batch):
+        factor = torch.ones(len(batch.row))
+        factor[batch.row == 0] = torch.nan
+        return original(student, teacher, batch) * factor
+
+    monkeypatch.setattr(learner, "_loss", poisoned)
+    paths = [tmp_path / "0", tmp_path / "1"]
+    for path in paths:
+        path.mkdir()
+    reports = run(learner, [Lesson(experience(1)), Lesson(experience(2))], [None, None], paths)
+    assert [report.outcome for report in reports] == [Outcome.REJECTED_NONFINITE, Outcome.APPLIED]
+    assert list(paths[0].iterdir()) == []
+    assert all(tensor.isfinite().all() for tensor in weights(paths[1]).values())
+
+
+def test_oversized_and_untrainable_turns(base, tmp_path):
+    learner = HindsightLearner(base, EVERY_TURN)
+    long = experience(1, follow_up="x" * 600)
+    silent = experience(2)
+    silent = type(silent)(**{**{f: getattr(silent, f) for f in silent.__slots__}, "completion_mask": (0,) * 11})
+    good = experience(3)
+    paths = [tmp_path / str(i) for i in range(3)]
+    for path in paths:
+        path.mkdir()
+    reports = run(learner, [Lesson(long), Lesson(silent), Lesson(good)], [None] * 3, paths)
+    assert [report.outcome for report in reports] == [
+        Outcome.SKIPPED_TOO_LONG,
+        Outcome.SKIPPED_LOW_SIGNAL,
+        Outcome.APPLIED,
+    ]
+
+
+def test_an_abandoned_update_leaves_no_trace(base, tmp_path):
+    windows = HindsightLearner(base, EVERY_TURN).update([Lesson(experience(1))], [None], [tmp_path])
+    for _ in range(3):
+        assert next(windows).reports is None
+    windows.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("objective", ["forward_kl", "reverse_kl", "top_k", "sampled"])
+@pytest.mark.parametrize("teacher", ["base", "live", "scaled"])
+def test_every_arm_runs_and_moves(base, tmp_path, objective, teacher):
+    recipe = Recipe(objective=objective, teacher=teacher, gate_nats=None, replay=1, num_steps=2)
+    life = Life(HindsightLearner(base, recipe), tmp_path)
+    for number in (1, 2):
+        report = life.learn(experience(number))
+        assert report.outcome is Outcome.APPLIED
+        assert report.metrics["delta_norm"] > 0
