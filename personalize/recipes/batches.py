@@ -1,0 +1,75 @@
+"""Training batches, generated on the fly and determined by (seed, step) alone, so that a run can be resumed anywhere.
+
+Dialogues come in pools; a pool is sorted by length and cut into batches of a fixed token budget, which are then
+shuffled. Every batch so holds dialogues of about one length and next to no padding.
+"""
+
+import random
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from personalize.recipes.tokens import MAX_TOKENS, DialogueEncoder, Encoded, longest
+from personalize.world.dialogues import dialogue
+
+_POOL_BATCHES = 24
+
+
+class Batch(NamedTuple):
+    """Right-padded ids [B, T], and the targets' mask [B, T]."""
+
+    ids: Tensor
+    trained: Tensor
+
+
+class Batches:
+    """An endless row of pools of batches."""
+
+    def __init__(self, encoder: DialogueEncoder, *, seed: int, num_tokens: int, noisy: bool = False) -> None:
+        self._encoder = encoder
+        self._seed = seed
+        self._num_tokens = num_tokens
+        self._noisy = noisy
+
+    def starting_at(self, pool: int) -> Iterator[tuple[int, Batch]]:
+        """Yield (index of the next pool, batch); the index is this pool's until its last batch is out."""
+        while True:
+            batches = self._pool(pool)
+            for place, batch in enumerate(batches):
+                yield pool + (place == len(batches) - 1), batch
+            pool += 1
+
+    def _pool(self, index: int) -> list[Batch]:
+        rng = random.Random(f"{self._seed}:{index}")
+        encoded: list[Encoded] = []
+        room = self._num_tokens * _POOL_BATCHES
+        while room > 0:
+            one = self._encoder.encode(dialogue(rng, noisy=self._noisy))
+            if len(one.ids) <= MAX_TOKENS:
+                encoded.append(one)
+                room -= len(one.ids)
+        encoded.sort(key=lambda one: len(one.ids))
+        batches = [_padded(group) for group in self._cut(encoded)]
+        rng.shuffle(batches)
+        return batches
+
+    def _cut(self, encoded: list[Encoded]) -> Iterator[list[Encoded]]:
+        """Cut dialogues, shortest first, into groups whose padded size is within the token budget."""
+        group: list[Encoded] = []
+        for one in encoded:
+            if group and (len(group) + 1) * len(one.ids) > self._num_tokens:
+                yield group
+                group = []
+            group.append(one)
+        yield group
+
+
+def _padded(group: list[Encoded]) -> Batch:
+    shape = (len(group), longest(group))
+    ids, trained = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.bool)
+    for row, one in enumerate(group):
+        ids[row, : len(one.ids)] = torch.tensor(one.ids)
+        trained[row, : len(one.ids)] = torch.tensor(one.trained)
+    return Batch(ids, trained)

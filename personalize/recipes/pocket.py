@@ -1,0 +1,108 @@
+"""Train the embedded model from nothing: ``python -m personalize.recipes.pocket``.
+
+Stop it at any time and run it again: it goes on from the last checkpoint. ``runs/pocket/export`` always holds the
+newest checkpoint as a folder that ``from_pretrained`` opens.
+"""
+
+import argparse
+import logging
+import sys
+import time
+from pathlib import Path
+
+import torch
+from rich.progress import Progress as Bar
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from personalize import pocket
+from personalize.recipes.architecture import build
+from personalize.recipes.batches import Batches
+from personalize.recipes.probe import probe
+from personalize.recipes.tokens import DialogueEncoder, train_tokenizer
+from personalize.recipes.training import Progress, Training, export
+
+log = logging.getLogger("pocket")
+_LOG_EVERY_S = 20.0
+_CHECKPOINT_EVERY_S = 300.0
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train, or go on training, or only ship the newest checkpoint."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    tokenizer = _tokenizer(options.work / "tokenizer")
+    model = build(tokenizer)
+    batches = Batches(
+        DialogueEncoder(tokenizer), seed=options.seed, num_tokens=options.tokens_per_step, noisy=options.noisy
+    )
+    training = Training(model, batches, minutes=options.minutes)
+    resumed = training.resume(options.work)
+    log.info(
+        "%d parameters, %s at step %d", model.num_parameters(), "resumed" if resumed else "new", training.progress.step
+    )
+    _train(training, tokenizer, options.work)
+    if options.export:
+        export(model, tokenizer, options.export)
+        log.info("exported to %s", options.export)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Train the embedded model.")
+    parser.add_argument("--work", type=Path, default=Path("runs/pocket"), help="checkpoints and intermediate exports")
+    parser.add_argument("--minutes", type=float, default=70.0, help="training time; it sets the schedule")
+    parser.add_argument("--tokens-per-step", type=int, default=4_000)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--noisy", action="store_true", help="train pocket-noisy, where idle blocks change the style")
+    parser.add_argument(
+        "--export",
+        type=Path,
+        nargs="?",
+        const=pocket.path(),
+        help="write the trained model here (default: the package)",
+    )
+    return parser
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    if not folder.exists():
+        train_tokenizer().save_pretrained(folder)
+    return PreTrainedTokenizerFast.from_pretrained(folder)
+
+
+def _train(training: Training, tokenizer: PreTrainedTokenizerFast, work: Path) -> None:
+    """Run to the end of the time budget, with a checkpoint every five minutes and at the end."""
+    logged = saved = time.monotonic()
+    with Bar(disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("pocket", total=1.0)
+        for progress in training.run():
+            bar.update(task, completed=training.share, description=f"loss {progress.loss:.3f}")
+            if time.monotonic() - logged > _LOG_EVERY_S:
+                logged = time.monotonic()
+                _report(progress, training.eta_s)
+            if time.monotonic() - saved > _CHECKPOINT_EVERY_S:
+                saved = time.monotonic()
+                _checkpoint(training, tokenizer, work)
+    _checkpoint(training, tokenizer, work)
+
+
+def _report(progress: Progress, eta_s: float) -> None:
+    log.info(
+        "step %d loss %.4f tokens/s %.0f eta %.1f min", progress.step, progress.loss, progress.tokens_per_s, eta_s / 60
+    )
+
+
+def _checkpoint(training: Training, tokenizer: PreTrainedTokenizerFast, work: Path) -> None:
+    training.save(work)
+    model: LlamaForCausalLM = training.model
+    export(model, tokenizer, work / "export")
+    model.eval()
+    with torch.random.fork_rng():
+        log.info("probe at step %d: %s", training.progress.step, probe(model, tokenizer, seed=training.progress.step))
+    model.train()
+
+
+if __name__ == "__main__":
+    main()

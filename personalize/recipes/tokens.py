@@ -1,0 +1,107 @@
+"""The tokenizer of pocket, and dialogues as token ids.
+
+A byte-level BPE trained on the dialogues. The chat template writes ``<|role|>\\n{content}<|end|>\\n`` for a message.
+"""
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from personalize.rendering.hindsight import with_block
+from personalize.world.chats import Dialogue, Message
+from personalize.world.dialogues import dialogue
+from personalize.world.replies import EMOJI
+
+VOCAB_SIZE = 2_560
+"""With the emoji, each of which is one token."""
+MAX_TOKENS = 1_024
+PAD, END = "<|pad|>", "<|end|>"
+SPECIAL = (PAD, "<|system|>", "<|user|>", "<|assistant|>", END)
+TEMPLATE = (
+    "{% for message in messages %}<|{{ message.role }}|>\n{{ message.content }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+_CORPUS_DIALOGUES = 20_000
+_CORPUS_SEED = 7
+_WITHOUT_EMOJI = str.maketrans("", "", "".join(EMOJI))
+
+
+class Encoded(NamedTuple):
+    """A dialogue as ids; ``trained[i]`` tells whether ``ids[i]`` is a target."""
+
+    ids: list[int]
+    trained: list[bool]
+
+
+def train_tokenizer() -> PreTrainedTokenizerFast:
+    """Return a tokenizer trained on a fixed corpus of dialogues."""
+    model = Tokenizer(models.BPE())
+    model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    model.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCAB_SIZE - len(EMOJI),
+        special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    model.train_from_iterator(_corpus(), trainer)
+    model.add_tokens(list(EMOJI))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=model,
+        pad_token=PAD,
+        eos_token=END,
+        additional_special_tokens=list(SPECIAL[1:4]),
+        chat_template=TEMPLATE,
+        model_max_length=MAX_TOKENS,
+        clean_up_tokenization_spaces=False,
+        padding_side="left",
+    )
+
+
+def rendered(told: Dialogue) -> tuple[Message, ...]:
+    """Return the messages with the hindsight block in the last user message."""
+    *before, asked, reply = told.messages
+    return (*before, Message("user", with_block(asked.content, told.block)), reply)
+
+
+def _corpus() -> Iterator[str]:
+    rng = random.Random(_CORPUS_SEED)
+    for _ in range(_CORPUS_DIALOGUES):
+        for message in rendered(dialogue(rng)):
+            yield message.content.translate(_WITHOUT_EMOJI)
+
+
+class DialogueEncoder:
+    """Writes dialogues as ids, equal to the chat template; replies and their end tokens are the targets."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self._tokenizer = tokenizer
+        self._newline = self._ids("\n")
+        self._open = {role: self._ids(f"<|{role}|>\n") for role in ("system", "user", "assistant")}
+        self._end = tokenizer.convert_tokens_to_ids(END)
+        self._line = lru_cache(200_000)(self._ids)
+
+    def encode(self, told: Dialogue) -> Encoded:
+        """Return the ids of ``told`` with its hindsight block."""
+        ids: list[int] = []
+        trained: list[bool] = []
+        for message in rendered(told):
+            opening, body = self._open[message.role], [*self._content(message), self._end]
+            ids += opening + body + self._newline
+            trained += [False] * len(opening) + [message.role == "assistant"] * len(body) + [False]
+        return Encoded(ids, trained)
+
+    def _content(self, message: Message) -> Iterable[int]:
+        return self._line(message.content)
+
+    def _ids(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False)
+
+
+def longest(encoded: Sequence[Encoded]) -> int:
+    """Return the number of ids of the longest dialogue."""
+    return max(len(one.ids) for one in encoded)

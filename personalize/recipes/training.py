@@ -1,0 +1,140 @@
+"""Train pocket for a number of minutes; a run can be stopped and taken up again.
+
+Targets are the replies and their end tokens. Hidden matrices move by Muon, embeddings and norms by AdamW; elapsed
+training time sets the schedule, so a time budget is kept on any machine.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from personalize.recipes.batches import Batch, Batches
+from personalize.recipes.muon import Muon
+from personalize.recipes.schedule import rate
+
+_MATRIX_LR = 1.5e-2
+_OTHER_LR = 7e-3
+_MAX_NORM = 1.0
+_STATE = "state.pt"
+
+
+@dataclass
+class Progress:
+    """Where a run stands."""
+
+    step: int = 0
+    pool: int = 0
+    elapsed_s: float = 0.0
+    num_tokens: int = 0
+    loss: float = float("nan")
+    """Running mean over about 30 steps."""
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Return the mean speed of the run."""
+        return self.num_tokens / max(self.elapsed_s, 1e-9)
+
+
+class Training:
+    """One run: the model, its optimizers and where they stand."""
+
+    def __init__(self, model: LlamaForCausalLM, batches: Batches, *, minutes: float) -> None:
+        self.model = model
+        self.progress = Progress()
+        self._batches = batches
+        self._budget_s = minutes * 60
+        self._optimizers = _optimizers(model)
+
+    @property
+    def share(self) -> float:
+        """Return the used share of the time budget."""
+        return min(1.0, self.progress.elapsed_s / self._budget_s)
+
+    @property
+    def eta_s(self) -> float:
+        """Return the training time that is left."""
+        return max(0.0, self._budget_s - self.progress.elapsed_s)
+
+    def run(self) -> Iterator[Progress]:
+        """Step until the time is used up, and yield after every step."""
+        source = self._batches.starting_at(self.progress.pool)
+        while self.share < 1:
+            started = time.perf_counter()
+            self.progress.pool, batch = next(source)
+            loss = self._step(batch)
+            self._note(loss, batch.ids.numel(), time.perf_counter() - started)
+            yield self.progress
+
+    def save(self, folder: Path) -> None:
+        """Write everything that `resume` needs; a broken write leaves the last one whole."""
+        state = {
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+            "progress": asdict(self.progress),
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save(state, folder / f"{_STATE}.part")
+        (folder / f"{_STATE}.part").replace(folder / _STATE)
+        (folder / "progress.json").write_text(json.dumps(asdict(self.progress)))
+
+    def resume(self, folder: Path) -> bool:
+        """Take up the run saved in ``folder``, from the pool of batches it was in; return whether there was one."""
+        if not (folder / _STATE).exists():
+            return False
+        state = torch.load(folder / _STATE, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.progress = Progress(**state["progress"])
+        return True
+
+    def _step(self, batch: Batch) -> float:
+        factor = rate(self.progress.step, self.share)
+        loss = reply_loss(self.model, batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), _MAX_NORM)
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["base_lr"] * factor
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        return loss.item()
+
+    def _note(self, loss: float, num_tokens: int, seconds: float) -> None:
+        now = self.progress
+        now.loss = loss if now.step == 0 else now.loss + (loss - now.loss) / min(30, now.step + 1)
+        now.step += 1
+        now.num_tokens += num_tokens
+        now.elapsed_s += seconds
+
+
+def reply_loss(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
+    """Return the mean cross entropy of the target tokens; logits are computed for them only."""
+    targets = batch.trained[:, 1:]
+    hidden_BTD = model.model(input_ids=batch.ids, use_cache=False).last_hidden_state
+    return F.cross_entropy(model.lm_head(hidden_BTD[:, :-1][targets]), batch.ids[:, 1:][targets])
+
+
+def export(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write a folder that ``from_pretrained`` opens: fp16 weights, and a config that says to compute in fp32."""
+    half = {name: tensor.half() for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
+    model.save_pretrained(folder, state_dict=half)
+    (folder / "model.safetensors").chmod(0o644)
+    tokenizer.save_pretrained(folder)
+
+
+def _optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
+    named = list(model.named_parameters())
+    matrices = [tensor for name, tensor in named if tensor.ndim == 2 and "embed" not in name]
+    others = [tensor for name, tensor in named if tensor.ndim != 2 or "embed" in name]
+    optimizers = [Muon(matrices, _MATRIX_LR), torch.optim.AdamW(others, _OTHER_LR, betas=(0.9, 0.95), weight_decay=0.0)]
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["base_lr"] = group["lr"]
+    return optimizers

@@ -1,0 +1,71 @@
+"""Training steps: Muon, the schedule, the loss, stopping and going on, export."""
+
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from personalize.recipes.batches import Batch, Batches
+from personalize.recipes.muon import orthogonalized
+from personalize.recipes.schedule import WARM_UP_STEPS, rate
+from personalize.recipes.tokens import DialogueEncoder
+from personalize.recipes.training import Training, export, reply_loss
+
+
+def _training(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> Training:
+    return Training(model, Batches(DialogueEncoder(tokenizer), seed=0, num_tokens=1_200), minutes=60)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 20), (2, 20, 8), (1, 8, 8)])
+def test_orthogonalized_has_singular_values_near_one(shape: tuple[int, int, int]) -> None:
+    torch.manual_seed(0)
+    values = torch.linalg.svdvals(orthogonalized(torch.randn(shape)))
+    assert values.min() > 0.5
+    assert values.max() < 1.4
+
+
+def test_rate_warms_up_and_decays_to_nothing() -> None:
+    assert rate(0, 0.0) == 1 / WARM_UP_STEPS
+    assert rate(WARM_UP_STEPS, 0.5) == 1.0
+    assert rate(10_000, 1.0) == 0.0
+
+
+def test_loss_is_of_the_targets_only(model: LlamaForCausalLM) -> None:
+    ids = torch.randint(5, 200, (2, 12))
+    trained = torch.zeros(2, 12, dtype=torch.bool)
+    trained[:, 8:] = True
+    labels = ids.masked_fill(~trained, -100)
+    assert torch.allclose(reply_loss(model, Batch(ids, trained)), model(input_ids=ids, labels=labels).loss, atol=1e-5)
+
+
+def test_loss_falls(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    losses = [progress.loss for progress in islice(_training(model, tokenizer).run(), 25)]
+    assert losses[-1] < losses[0] - 0.2
+
+
+def test_a_resumed_run_stands_where_it_stopped(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    first = _training(model, tokenizer)
+    list(islice(first.run(), 3))
+    first.save(tmp_path)
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    list(islice(first.run(), 2))
+    second = _training(model, tokenizer)
+    assert second.resume(tmp_path)
+    assert second.progress.step == 3
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in second.model.state_dict().items())
+    assert not _training(model, tokenizer).resume(tmp_path / "nowhere")
+
+
+def test_export_opens_with_transformers(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    export(model, tokenizer, tmp_path)
+    opened = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert opened.dtype == torch.float32
+    assert torch.allclose(opened.lm_head.weight, model.lm_head.weight, atol=1e-3)
+    assert AutoTokenizer.from_pretrained(tmp_path).chat_template == tokenizer.chat_template
+    assert opened.generation_config.eos_token_id == tokenizer.eos_token_id
