@@ -18,10 +18,10 @@ _POOL_BATCHES = 24
 
 
 class Batch(NamedTuple):
-    """Right-padded ids [B, T], and the targets' mask [B, T]."""
+    """Right-padded ids [B, T], and the targets' weights [B, T], 0 where nothing is trained."""
 
     ids: Tensor
-    trained: Tensor
+    weights: Tensor
 
 
 class Batches:
@@ -68,8 +68,8 @@ class Batches:
 
 def _padded(group: list[Encoded]) -> Batch:
     shape = (len(group), longest(group))
-    ids, trained = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.bool)
+    ids, weights = torch.zeros(shape, dtype=torch.long), torch.zeros(shape)
     for row, one in enumerate(group):
         ids[row, : len(one.ids)] = torch.tensor(one.ids)
-        trained[row, : len(one.ids)] = torch.tensor(one.trained)
-    return Batch(ids, trained)
+        weights[row, : len(one.ids)] = torch.tensor(one.weights)
+    return Batch(ids, weights)

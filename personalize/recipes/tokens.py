@@ -25,16 +25,22 @@ TEMPLATE = (
     "{% for message in messages %}<|{{ message.role }}|>\n{{ message.content }}<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
+DECISION_WEIGHT = 4.0
+"""Weight of a token that opens a sentence, a line or the end: there the style is decided.
+
+Most tokens of a reply only spell a fact; unweighted, the few decisions drown in them. Per-position weights leave the
+optimum of every position where it is.
+"""
 _CORPUS_DIALOGUES = 20_000
 _CORPUS_SEED = 7
 _WITHOUT_EMOJI = str.maketrans("", "", "".join(EMOJI))
 
 
 class Encoded(NamedTuple):
-    """A dialogue as ids; ``trained[i]`` tells whether ``ids[i]`` is a target."""
+    """A dialogue as ids; ``weights[i]`` is how much ``ids[i]`` counts as a target, 0 for none."""
 
     ids: list[int]
-    trained: list[bool]
+    weights: list[float]
 
 
 def train_tokenizer() -> PreTrainedTokenizerFast:
@@ -84,22 +90,35 @@ class DialogueEncoder:
         self._open = {role: self._ids(f"<|{role}|>\n") for role in ("system", "user", "assistant")}
         self._end = tokenizer.convert_tokens_to_ids(END)
         self._line = lru_cache(200_000)(self._ids)
+        self._closing = _closing_ids(tokenizer)
 
     def encode(self, told: Dialogue) -> Encoded:
         """Return the ids of ``told`` with its hindsight block."""
         ids: list[int] = []
-        trained: list[bool] = []
+        weights: list[float] = []
         for message in rendered(told):
             opening, body = self._open[message.role], [*self._content(message), self._end]
             ids += opening + body + self._newline
-            trained += [False] * len(opening) + [message.role == "assistant"] * len(body) + [False]
-        return Encoded(ids, trained)
+            counts = self._weights(body) if message.role == "assistant" else [0.0] * len(body)
+            weights += [0.0] * len(opening) + counts + [0.0]
+        return Encoded(ids, weights)
+
+    def _weights(self, body: Sequence[int]) -> list[float]:
+        """Return the weight of every token of a reply: its first, and every one after a closed sentence, decides."""
+        decides = [True, *(before in self._closing for before in body[:-1])]
+        return [DECISION_WEIGHT if one else 1.0 for one in decides]
 
     def _content(self, message: Message) -> Iterable[int]:
         return self._line(message.content)
 
     def _ids(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False)
+
+
+def _closing_ids(tokenizer: PreTrainedTokenizerFast) -> frozenset[int]:
+    """Return the tokens after which a sentence, a line or the reply may end."""
+    texts = {number: tokenizer.decode([number]) for number in range(len(tokenizer))}
+    return frozenset(n for n, text in texts.items() if text.endswith((".", "!", "?", "\n", ":", "-", *EMOJI)))
 
 
 def longest(encoded: Sequence[Encoded]) -> int:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +19,8 @@ from personalize.recipes.batches import Batch, Batches
 from personalize.recipes.muon import Muon
 from personalize.recipes.schedule import rate
 
-_MATRIX_LR = 1.5e-2
-_OTHER_LR = 7e-3
+_MATRIX_LR = 5e-3
+_OTHER_LR = 2.5e-3
 _MAX_NORM = 1.0
 _STATE = "state.pt"
 
@@ -90,7 +91,7 @@ class Training:
         state = torch.load(folder / _STATE, weights_only=True)
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
+            _load_moments(optimizer, saved)
         self.progress = Progress(**state["progress"])
         return True
 
@@ -115,10 +116,13 @@ class Training:
 
 
 def reply_loss(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
-    """Return the mean cross entropy of the target tokens; logits are computed for them only."""
-    targets = batch.trained[:, 1:]
+    """Return the weighted mean cross entropy of the target tokens; logits are computed for them only."""
+    weights = batch.weights[:, 1:]
+    targets = weights > 0
     hidden_BTD = model.model(input_ids=batch.ids, use_cache=False).last_hidden_state
-    return F.cross_entropy(model.lm_head(hidden_BTD[:, :-1][targets]), batch.ids[:, 1:][targets])
+    losses_N = F.cross_entropy(model.lm_head(hidden_BTD[:, :-1][targets]), batch.ids[:, 1:][targets], reduction="none")
+    weights_N = weights[targets]
+    return (losses_N * weights_N).sum() / weights_N.sum()
 
 
 def export(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
@@ -127,6 +131,14 @@ def export(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: 
     model.save_pretrained(folder, state_dict=half)
     (folder / "model.safetensors").chmod(0o644)
     tokenizer.save_pretrained(folder)
+
+
+def _load_moments(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Take the saved moments, but keep this program's learning rates: the saved groups hold the stopped run's."""
+    rates = [group["base_lr"] for group in optimizer.param_groups]
+    optimizer.load_state_dict(saved)
+    for group, base_lr in zip(optimizer.param_groups, rates, strict=True):
+        group["base_lr"] = base_lr
 
 
 def _optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:

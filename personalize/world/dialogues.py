@@ -14,7 +14,7 @@ from personalize.world.preferences import DEFAULT, NON_DEFAULT, Preference, styl
 from personalize.world.topics import held_out_topics, trained_topics
 
 _COUNTS = (1, 2, 3, 4)
-_COUNT_WEIGHTS = (0.40, 0.32, 0.20, 0.08)
+_COUNT_WEIGHTS = (0.28, 0.34, 0.26, 0.12)
 
 
 def dialogue(rng: random.Random, *, noisy: bool = False) -> Dialogue:

@@ -21,8 +21,8 @@ def test_targets_are_the_replies_with_their_end(tokenizer: PreTrainedTokenizerFa
     encoder, rng = DialogueEncoder(tokenizer), random.Random(1)
     for _ in range(100):
         told = dialogue(rng)
-        ids, trained = encoder.encode(told)
-        text = tokenizer.decode([token for token, target in zip(ids, trained, strict=True) if target])
+        ids, weights = encoder.encode(told)
+        text = tokenizer.decode([token for token, weight in zip(ids, weights, strict=True) if weight])
         assert text == "".join(message.content + END for message in told.messages if message.role == "assistant")
 
 
