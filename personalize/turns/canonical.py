@@ -1,0 +1,58 @@
+"""Canonical text of a conversation, and the keyed hashes under which a turn is found again.
+
+Clients change what they send back: line ends, Unicode form, outer white space, system prompts. None of that makes
+another conversation. The hashes are keyed per user, so they say nothing once that key is destroyed, and every hashed
+field carries a tag and its length, so two conversations never run into one.
+"""
+
+import hashlib
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+from personalize.types import Message, visible_text
+
+_PREFIX, _PROMPT, _REPLY = b"prefix", b"prompt", b"reply"
+
+
+def canonical(message: Message) -> str:
+    """Return the role, a newline, and the text: visible only, NFC, ``\\n``, without outer white space."""
+    return f"{message.role}\n{canonical_text(message)}"
+
+
+def canonical_text(message: Message) -> str:
+    text = message.content.replace("\r\n", "\n").replace("\r", "\n")
+    if message.role == "assistant":
+        text = visible_text(text)
+    return unicodedata.normalize("NFC", text).strip()
+
+
+def prefix_key(key: bytes, messages: Sequence[Message]) -> str:
+    """Return key 1 of a turn: over its messages *and* its reply, without system messages; 32 hex digits.
+
+    Args:
+        key: the user's secret.
+        messages: the conversation, ending with the assistant's reply.
+    """
+    return _keyed(key, _PREFIX, _spoken(messages))
+
+
+def prompt_key(key: bytes, messages: Sequence[Message]) -> str:
+    """Return the key of what a turn answers: its messages before the reply, without system messages."""
+    return _keyed(key, _PROMPT, _spoken(messages))
+
+
+def reply_key(key: bytes, text: str) -> str:
+    """Return key 2 of a turn: over its reply alone."""
+    return _keyed(key, _REPLY, [canonical(Message("assistant", text))])
+
+
+def _spoken(messages: Sequence[Message]) -> Iterable[str]:
+    return (canonical(message) for message in messages if message.role != "system")
+
+
+def _keyed(key: bytes, tag: bytes, texts: Iterable[str]) -> str:
+    digest = hashlib.blake2b(key=key[: hashlib.blake2b.MAX_KEY_SIZE], person=tag, digest_size=16)
+    for text in texts:
+        field = text.encode("utf-8", "surrogatepass")
+        digest.update(len(field).to_bytes(8, "big") + field)
+    return digest.hexdigest()
