@@ -1,0 +1,101 @@
+"""The engines under the store: one that writes, one that reads."""
+
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError
+
+from adapters_store.errors import InvalidValue
+from adapters_store.journal import journal_mode
+
+BUSY_TIMEOUT_MS = 20_000
+
+
+class Database:
+    """Engines for one URL.
+
+    Writing: one connection, taken by one thread at a time; on SQLite every transaction starts with BEGIN IMMEDIATE,
+    because one that reads first and writes later fails at once when somebody else committed in between. Reading:
+    a small pool in autocommit, so that no reader holds a lock between two statements.
+    """
+
+    def __init__(self, url: str):
+        self.url = _checked(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self.journal_mode = journal_mode(sqlite3.sqlite_version_info) if self.is_sqlite else "server"
+        self.path: Path | None = Path(self.url.database or "") if self.is_sqlite else None
+        if self.path is not None:
+            _create_private(self.path)
+        self.writing = self._engine(writing=True)
+        self.reading = self._engine(writing=False)
+
+    def _engine(self, writing: bool) -> Engine:
+        size: dict[str, Any] = {"pool_size": 1, "max_overflow": 0} if writing else {"pool_size": 8, "max_overflow": 24}
+        if not self.is_sqlite:
+            level = {} if writing else {"isolation_level": "AUTOCOMMIT"}
+            return create_engine(self.url, pool_pre_ping=True, **size, **level)
+        engine = create_engine(self.url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000}, **size)
+        event.listen(engine, "connect", _prepare(self.journal_mode, writing))
+        if writing:
+            event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+        return engine
+
+    def erase_traces(self) -> None:
+        """Leave no copy of deleted rows: SQLite's secure_delete zeroed the pages, a WAL may still hold old ones.
+
+        A database server keeps dead rows until its own vacuum, and copies in its logs; that is the operator's part.
+        """
+        if self.is_sqlite:
+            with self.writing.connect() as connection:
+                raw = connection.connection.driver_connection
+                assert raw is not None
+                raw.execute("VACUUM")
+                raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def close(self) -> None:
+        self.reading.dispose()
+        self.writing.dispose()
+
+
+def _checked(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise InvalidValue("url", url, "a database URL such as sqlite:///index.sqlite") from None
+    backend = parsed.get_backend_name()
+    if backend == "sqlite" and parsed.database not in (None, "", ":memory:"):
+        return parsed
+    if backend == "postgresql":
+        return parsed.set(drivername="postgresql+psycopg")
+    raise InvalidValue("url", parsed.render_as_string(hide_password=True), "sqlite:///<file> or postgresql://...")
+
+
+def _create_private(path: Path) -> None:
+    """Create the database file readable by its owner only; SQLite gives its journals the same mode."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+
+
+def _prepare(journal: str, writing: bool) -> Callable[[sqlite3.Connection, object], None]:
+    # After a power loss a deleted rollback journal can come back and undo the last commit unless its directory is
+    # synced too: that is EXTRA, which is FULL and this one sync more.
+    synchronous = "FULL" if journal == "wal" else "EXTRA"
+    pragmas = [
+        f"busy_timeout={BUSY_TIMEOUT_MS}",
+        f"journal_mode={journal}",
+        f"synchronous={synchronous}",
+        "secure_delete=ON",
+        "foreign_keys=ON",
+        "trusted_schema=OFF",
+    ]
+
+    def prepare(connection: sqlite3.Connection, record: object) -> None:
+        connection.isolation_level = None  # transactions begin where SQLAlchemy says, not where the driver guesses
+        for pragma in pragmas if writing else [*pragmas, "query_only=ON"]:
+            connection.execute(f"PRAGMA {pragma}")
+
+    return prepare

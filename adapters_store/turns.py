@@ -1,0 +1,244 @@
+"""Recorded turns: a row to find them by, a file with their text and token ids."""
+
+from sqlalchemy import Select, delete, func, select
+from sqlalchemy.orm import Session
+
+from adapters_store.core import Core, locked_user
+from adapters_store.errors import InvalidValue, NotFound, QuotaExceeded
+from adapters_store.ids import checked_id, new_id, short_text
+from adapters_store.schema import TurnRow, UpdateRow
+from adapters_store.turn_files import EMPTY, Conversation, decode, encode, grow
+from adapters_store.types import NewTurn, StoredTurn, TurnRef
+
+MAX_FOUND = 100
+
+
+class Turns(Core):
+    def record_turn(self, turn: NewTurn) -> str:
+        """Store one served reply durably; return its turn id.
+
+        A parent whose data is gone only costs space: the turn is then stored whole. Beyond the user's quota the
+        user's oldest conversations go.
+
+        Raises:
+            NotFound: no such user (any more).
+            StoreFull: no space left; nothing was recorded.
+        """
+        _check(turn)
+        turn_id = new_id()
+        parent_id, parent = self._parent(turn)
+        while True:
+            data = encode(turn, parent_id, parent)
+            if len(data) > self._limits.max_turn_bytes:
+                raise QuotaExceeded(f"a turn of {len(data)} bytes; allowed: up to {self._limits.max_turn_bytes}")
+            if (turn_bytes := self._store(turn, turn_id, parent_id, data)) is not None:
+                break
+            parent_id, parent = None, EMPTY  # retention took the parent in the meantime
+        if turn_bytes > self._limits.max_turn_bytes_per_user:
+            self._drop_conversations(turn.user_id, turn_bytes - self._limits.max_turn_bytes_per_user, spare=turn_id)
+        return turn_id
+
+    def _parent(self, turn: NewTurn) -> tuple[str | None, Conversation]:
+        if turn.parent_turn_id is None:
+            return None, EMPTY
+        with self._read() as session:
+            row = session.get(TurnRow, turn.parent_turn_id)
+        if row is None or row.user_id != turn.user_id:
+            return None, EMPTY
+        try:
+            return row.turn_id, self._conversation(row.user_id, row.turn_id)
+        except NotFound:
+            return None, EMPTY
+
+    def _store(self, turn: NewTurn, turn_id: str, parent_id: str | None, data: bytes) -> int | None:
+        """Write file and row; return the user's bytes of turns, None if the parent's row is gone."""
+        key = turn_key(turn.user_id, turn_id)
+        self._blobs.write(key, data)
+
+        def work(session: Session) -> int | None:
+            user = locked_user(session, turn.user_id)
+            parent = session.get(TurnRow, parent_id) if parent_id else None
+            if parent_id and parent is None:
+                return None
+            root_id = parent.root_id if parent else turn_id
+            session.add(_row(turn, turn_id, root_id, len(data), self._clock()))
+            user.num_turns += 1
+            user.turn_bytes += len(data)
+            return user.turn_bytes
+
+        stored = None
+        try:
+            stored = self._write(work)
+        finally:
+            if stored is None:
+                self._blobs.delete(key)
+        return stored
+
+    def find_turns_by_prefix(self, user_id: str, prefix_key: str) -> list[TurnRef]:
+        """Return the turns whose conversation with its reply has this key, newest first."""
+        return self._find(_refs(user_id).where(TurnRow.prefix_key == prefix_key))
+
+    def find_turns_by_reply(self, user_id: str, reply_key: str, since_s: float) -> list[TurnRef]:
+        """Return the turns with this reply, recorded at or after ``since_s`` and without follow-up, newest first."""
+        query = _refs(user_id).where(TurnRow.reply_key == reply_key, TurnRow.created_s >= since_s)
+        return self._find(query.where(UpdateRow.update_id.is_(None)))
+
+    def _find(self, query: "Select[TurnRow, str]") -> list[TurnRef]:
+        with self._read() as session:
+            return [_ref(row, update_id) for row, update_id in session.execute(query)]
+
+    def load_turn(self, turn_id: str) -> StoredTurn:
+        """Return a turn in full, with its follow-up where one was queued.
+
+        Raises:
+            NotFound: no such turn, or its data or a parent's data is gone.
+        """
+        query = select(TurnRow, UpdateRow.update_id).outerjoin(UpdateRow, _same_turn())
+        with self._read() as session:
+            found = session.execute(query.where(TurnRow.turn_id == checked_id("turn_id", turn_id))).one_or_none()
+        if found is None:
+            raise NotFound(f"no turn {turn_id!r}")
+        row, update_id = found
+        conversation = self._conversation(row.user_id, turn_id)
+        return _stored(row, conversation, self._follow_up(row.user_id, update_id) if update_id else None)
+
+    def _conversation(self, user_id: str, turn_id: str) -> Conversation:
+        """Follow the chain of parents to its beginning and put the turn together."""
+        files, wanted = [], turn_id
+        while wanted is not None:
+            files.append(decode(self._blobs.read(turn_key(user_id, wanted))))
+            wanted = files[-1]["parent"]
+        conversation = EMPTY
+        for file in reversed(files):
+            conversation = grow(conversation, file)
+        return conversation
+
+    def _follow_up(self, user_id: str, update_id: str) -> str | None:
+        try:
+            return self._blobs.read(follow_up_key(user_id, update_id)).decode("utf-8", "surrogatepass")
+        except NotFound:
+            return None
+
+    def _drop_conversations(self, user_id: str, num_bytes: int, spare: str) -> None:
+        """Remove the user's oldest conversations until ``num_bytes`` are freed; never the one of turn ``spare``."""
+        for root_id in self._oldest_conversations(user_id, spare):
+            if num_bytes <= 0:
+                return
+            num_bytes -= self._drop_conversation(user_id, root_id)[1]
+
+    def _oldest_conversations(self, user_id: str, spare: str) -> list[str]:
+        kept = select(TurnRow.root_id).where(TurnRow.turn_id == spare).scalar_subquery()
+        query = select(TurnRow.root_id).where(TurnRow.user_id == user_id, TurnRow.root_id != kept)
+        with self._read() as session:
+            return list(session.scalars(query.group_by(TurnRow.root_id).order_by(func.max(TurnRow.created_s))))
+
+    def _drop_conversation(self, user_id: str, root_id: str, before_s: float | None = None) -> tuple[int, int]:
+        """Remove a conversation's rows, then its files; return turns and bytes. Its updates stay, so none trains again.
+
+        With ``before_s`` it stays if a turn was added since.
+        """
+
+        def work(session: Session) -> list[tuple[str, int, str]]:
+            user = locked_user(session, user_id)
+            query = select(TurnRow.turn_id, TurnRow.num_bytes, UpdateRow.update_id).outerjoin(UpdateRow, _same_turn())
+            mine = (TurnRow.user_id == user_id, TurnRow.root_id == root_id)
+            if (
+                before_s is not None
+                and (session.scalar(select(func.max(TurnRow.created_s)).where(*mine)) or 0) >= before_s
+            ):
+                return []
+            rows = [(turn_id, size, update_id) for turn_id, size, update_id in session.execute(query.where(*mine))]
+            session.execute(delete(TurnRow).where(*mine))
+            user.num_turns -= len(rows)
+            user.turn_bytes -= sum(size for _, size, _ in rows)
+            return rows
+
+        rows = self._write(work)
+        for turn_id, _, update_id in rows:
+            self._blobs.delete(turn_key(user_id, turn_id))
+            if update_id:
+                self._blobs.delete(follow_up_key(user_id, update_id))
+        return len(rows), sum(size for _, size, _ in rows)
+
+
+def turn_key(user_id: str, turn_id: str) -> str:
+    return f"users/{checked_id('user_id', user_id)}/turns/{checked_id('turn_id', turn_id)}.json"
+
+
+def follow_up_key(user_id: str, update_id: str) -> str:
+    return f"users/{checked_id('user_id', user_id)}/follow_ups/{checked_id('update_id', update_id)}.txt"
+
+
+def _check(turn: NewTurn) -> None:
+    checked_id("user_id", turn.user_id)
+    short_text("request_id", turn.request_id, 100)
+    for name, value, limit in (("finish_reason", turn.finish_reason, 16), ("outcome", turn.outcome, 64)):
+        short_text(name, value, limit)
+    short_text("base_digest", turn.base_digest, 64)
+    if len(turn.completion_mask) != len(turn.completion_ids) or not set(turn.completion_mask) <= {0, 1}:
+        raise InvalidValue("completion_mask", turn.completion_mask, "0 or 1 for every id of the reply")
+    if any(type(token) is not int or token < 0 for token in (*turn.prompt_ids, *turn.completion_ids)):
+        raise InvalidValue("token ids", "…", "whole numbers from 0")
+
+
+def _row(turn: NewTurn, turn_id: str, root_id: str, num_bytes: int, now_s: float) -> TurnRow:
+    return TurnRow(
+        turn_id=turn_id,
+        user_id=turn.user_id,
+        request_id=turn.request_id,
+        parent_id=turn.parent_turn_id,
+        root_id=root_id,
+        created_s=now_s,
+        finish_reason=turn.finish_reason,
+        adapter_number=turn.adapter_number,
+        base_digest=turn.base_digest,
+        prefix_key=turn.prefix_key,
+        reply_key=turn.reply_key,
+        reply_chars=len(turn.reply_text),
+        outcome=turn.outcome,
+        update_id=turn.update_id,
+        num_bytes=num_bytes,
+    )
+
+
+def _same_turn():
+    return (UpdateRow.user_id == TurnRow.user_id) & (UpdateRow.turn_id == TurnRow.turn_id)
+
+
+def _refs(user_id: str) -> "Select[TurnRow, str]":
+    query = select(TurnRow, UpdateRow.update_id).outerjoin(UpdateRow, _same_turn())
+    query = query.where(TurnRow.user_id == checked_id("user_id", user_id))
+    return query.order_by(TurnRow.created_s.desc()).limit(MAX_FOUND)
+
+
+def _ref(row: TurnRow, update_id: str | None) -> TurnRef:
+    return TurnRef(
+        turn_id=row.turn_id,
+        user_id=row.user_id,
+        created_s=row.created_s,
+        finish_reason=row.finish_reason,
+        adapter_number=row.adapter_number,
+        base_digest=row.base_digest,
+        reply_chars=row.reply_chars,
+        paired=update_id is not None,
+        request_id=row.request_id,
+    )
+
+
+def _stored(row: TurnRow, conversation: Conversation, follow_up: str | None) -> StoredTurn:
+    return StoredTurn(
+        turn_id=row.turn_id,
+        user_id=row.user_id,
+        request_id=row.request_id,
+        parent_turn_id=row.parent_id,
+        created_s=row.created_s,
+        messages=conversation.messages,
+        prompt_ids=conversation.prompt_ids,
+        completion_ids=conversation.completion_ids,
+        completion_mask=conversation.completion_mask,
+        reply_text=conversation.reply_text,
+        finish_reason=row.finish_reason,
+        adapter_number=row.adapter_number,
+        base_digest=row.base_digest,
+        follow_up=follow_up,
+    )

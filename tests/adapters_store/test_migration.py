@@ -1,0 +1,97 @@
+import os
+import sqlite3
+import threading
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from adapters_store import LocalBlobs, Store
+from adapters_store.database import Database
+from adapters_store.errors import InvalidValue, SchemaTooNew, StorageUnavailable
+from adapters_store.migration import migrate
+from adapters_store.schema import Base
+
+
+def test_migrations_make_exactly_the_models_tables(url):
+    database = Database(url)
+    migrate(database)
+    with database.reading.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+    migrate(database)  # nothing to do
+    database.close()
+
+
+def test_an_existing_database_is_backed_up_before_its_upgrade(tmp_path, open_hand):
+    path = tmp_path / "home" / "index.sqlite"
+    database = Database(f"sqlite:///{path}")
+    migrate(database, to="0001")
+    with database.writing.begin() as connection:
+        connection.exec_driver_sql("UPDATE meta SET number = 41 WHERE name = 'changes'")
+    database.close()
+    assert list(path.parent.glob("*backup*")) == []
+
+    assert open_hand().store.change_counter() == 41
+    copy = path.with_name("index.sqlite.backup-0001")
+    assert copy.stat().st_mode & 0o777 == 0o600
+    with sqlite3.connect(copy) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == ("0001",)
+        assert connection.execute("SELECT number FROM meta WHERE name = 'changes'").fetchone() == (41,)
+    connection.close()
+    open_hand()
+    assert len(list(path.parent.glob("*backup*"))) == 1
+
+
+def test_a_newer_database_is_refused_and_left_alone(url, tmp_path):
+    blobs = LocalBlobs(tmp_path / "files")
+    Store.open(url, blobs).close()
+    database = Database(url)
+    with database.writing.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(SchemaTooNew, match="9999"):
+        Store.open(url, blobs)
+    with database.reading.connect() as connection:
+        assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == "9999"
+    database.close()
+
+
+def test_a_database_of_something_else_is_refused(tmp_path):
+    path = tmp_path / "other.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE recipes (id INTEGER)")
+    connection.close()
+    with pytest.raises(StorageUnavailable, match="recipes"):
+        Store.open(f"sqlite:///{path}", LocalBlobs(tmp_path / "files"))
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path):
+    path = tmp_path / "noise.sqlite"
+    path.write_bytes(os.urandom(8192))
+    with pytest.raises(StorageUnavailable):
+        Store.open(f"sqlite:///{path}", LocalBlobs(tmp_path / "files"))
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "mysql://x/y", "nonsense"])
+def test_other_urls_are_refused(url, tmp_path):
+    with pytest.raises(InvalidValue, match="url"):
+        Store.open(url, LocalBlobs(tmp_path))
+
+
+def test_many_may_open_a_new_store_at_once(url, tmp_path):
+    stores, errors = [], []
+
+    def work():
+        try:
+            stores.append(Store.open(url, LocalBlobs(tmp_path / "files")))
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert len({store.ensure_user("ann").user_id for store in stores}) == 1
+    for store in stores:
+        store.close()
