@@ -1,0 +1,116 @@
+"""The base model in this process: the engine and a learner on one copy of the weights."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from personalize.backends import Opened
+from personalize.config import Settings
+from personalize.engine.fingerprint import fingerprints
+from personalize.learner.hindsight import HindsightLearner
+from personalize.learner.recipe import Recipe
+from personalize.model.base import BaseModel
+from personalize.model.loading import load_base
+from personalize.protocols import Learner
+from personalize.rendering.renderer import Renderer
+from personalize.runtime.device import Runtime
+from personalize.types import AdapterRef, GenerateRequest, Lesson, TokenChunk, UpdateReport
+
+
+class LocalBackend:
+    """Implements ``InferenceBackend`` and runs updates between its steps.
+
+    Attributes:
+        base: the model; to be touched on the device thread only (``runtime.call``).
+        runtime: the device thread.
+        learner: what ``run_update`` runs; may be exchanged between updates.
+    """
+
+    def __init__(self, base: BaseModel, runtime: Runtime, learner: Learner):
+        assert base.renderer is not None
+        self.base, self.runtime, self.learner = base, runtime, learner
+        self.renderer: Renderer = base.renderer
+
+    @classmethod
+    def open(cls, settings: Settings) -> "LocalBackend":
+        """Load the model that ``settings`` name and start its thread; it blocks while the weights are read.
+
+        Raises:
+            ModelError: the model cannot be used.
+        """
+        base = load_base(settings.model, device=settings.device, settings=settings.engine)
+        recipe = Recipe(**settings.recipe)
+        if settings.service.learning == "always":
+            recipe = recipe.always()
+        runtime = Runtime(base, settings.engine, rank=settings.lora.r)
+        return cls(base, runtime, HindsightLearner(base, recipe, settings.lora))
+
+    @property
+    def base_digest(self) -> str:
+        return self.base.base_digest
+
+    @property
+    def max_model_len(self) -> int:
+        return self.base.max_model_len
+
+    def generate(self, request: GenerateRequest) -> AsyncIterator[TokenChunk]:
+        """See ``InferenceBackend.generate``."""
+        return self.runtime.generate(request)
+
+    async def load_adapter(self, ref: AdapterRef) -> None:
+        self.runtime.warm(ref)
+
+    async def unload_adapter(self, ref: AdapterRef) -> None:
+        """Let go of the version; its slot is zero when this returns, or when its last sequence ends."""
+        await asyncio.wrap_future(self.runtime.unload(ref.name))
+
+    async def run_update(
+        self, lessons: Sequence[Lesson], parents: Sequence[AdapterRef | None], out_dirs: Sequence[Path]
+    ) -> tuple[UpdateReport, ...]:
+        """Return one report per lesson; see ``Learner.update``. Cancelling it abandons the update.
+
+        A cancelled call returns when the learner has let go of ``out_dirs``.
+        """
+        run = self.runtime.run_update(partial(self.learner.update, lessons, parents, out_dirs))
+        try:
+            return await asyncio.wrap_future(run.reports)
+        finally:
+            await asyncio.shield(asyncio.wrap_future(run.closed))
+
+    async def publish(self, ref: AdapterRef, tensors: Any) -> None:
+        """Copy a committed version into a spare slot, if there is one; without tensors do nothing."""
+        if tensors is not None:
+            await asyncio.wrap_future(self.runtime.prepare(ref, tensors))
+
+    async def fingerprint(
+        self, refs: Sequence[AdapterRef | None], prompts: Sequence[Sequence[int]]
+    ) -> tuple[str, ...]:
+        """Return a digest of every adapter's logits on ``prompts``; see ``engine.fingerprint``."""
+        return await asyncio.wrap_future(
+            self.runtime.call(partial(fingerprints, self.runtime.engine, tuple(refs), tuple(prompts)))
+        )
+
+    def stats(self) -> dict[str, int]:
+        """Return counts for monitoring; read without stopping the device thread, so each for itself."""
+        scheduler, bank = self.runtime.engine.scheduler, self.runtime.engine.bank
+        return {
+            "num_running": sum(row is not None for row in scheduler.rows),
+            "num_waiting": len(scheduler.waiting),
+            "num_loaded": len(bank.names()),
+            "num_pinned": bank.num_used(),
+            "num_slots": bank.num_slots,
+        }
+
+    async def aclose(self) -> None:
+        """End the device thread; what runs fails with ``Cancelled``."""
+        await asyncio.to_thread(self.runtime.close)
+
+
+def open_local(settings: Settings) -> Opened:
+    """Return the local backend in the form that the service takes."""
+    backend = LocalBackend.open(settings)
+    # More users per pass save launches on a GPU; on a CPU they only make a window, hence everybody's wait, longer.
+    max_batch = 16 if backend.base.device.type == "cuda" else 4
+    return Opened(backend, backend, backend.renderer, backend.base_digest, backend.max_model_len, max_batch)

@@ -1,0 +1,72 @@
+"""What one forward pass reads of the adapters: which row uses which weights.
+
+Shape letters: U adapters (or one copy per row), N batch rows, R rank, I inputs, O outputs.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from personalize.model.lora import LoraTensors
+
+
+class AdapterRows:
+    """For every target module a shrink [U, I, R] (A transposed) and an expand [U, R, O] (scaling times B transposed).
+
+    Semantics: ``y[n] += x[n] @ shrink[u] @ expand[u]`` with ``u = n // (N / U)``: rows of one adapter lie side by side
+    and every adapter has as many rows as the others. ``AdapterRows.of`` brings any assignment into that form.
+    """
+
+    __slots__ = ("modules",)
+
+    def __init__(self, modules: Mapping[str, tuple[Tensor, Tensor]]):
+        self.modules = dict(modules)
+
+    def __bool__(self) -> bool:
+        return bool(self.modules)
+
+    @classmethod
+    def of(cls, adapters: Sequence[LoraTensors | None], index: Sequence[int] | None = None) -> "AdapterRows":
+        """Return rows where batch row n uses ``adapters[index[n]]``, or the base where that is None or -1.
+
+        Exact under autograd: A and B of the adapters may require a gradient. The stacks belong to one graph; after a
+        backward build new rows. Ranks and target modules may differ: what is missing counts as zero.
+
+        Args:
+            adapters: ``LoraTensors`` or None (the base model).
+            index: adapter of each row; None means one row per adapter.
+        """
+        index = list(range(len(adapters))) if index is None else list(index)
+        lanes = _lanes(index)
+        chosen = [None if lane < 0 else adapters[lane] for lane in lanes]
+        names = dict.fromkeys(name for adapter in chosen if adapter is not None for name in adapter.a)
+        return cls({name: _stack(name, chosen) for name in names})
+
+
+def _lanes(index: list[int]) -> list[int]:
+    """Return one entry per group of neighbouring rows where all groups are equally long, else one per row."""
+    groups: list[list[int]] = []
+    for adapter in index:
+        if groups and groups[-1][0] == adapter:
+            groups[-1].append(adapter)
+        else:
+            groups.append([adapter])
+    even = len({len(group) for group in groups}) == 1
+    return [group[0] for group in groups] if even else index
+
+
+def _stack(name: str, adapters: Sequence[LoraTensors | None]) -> tuple[Tensor, Tensor]:
+    having = [adapter if adapter is not None and name in adapter.a else None for adapter in adapters]
+    some = next(adapter for adapter in having if adapter is not None)
+    rank = max(adapter.r for adapter in having if adapter is not None)
+    zero_a = some.a[name].new_zeros(rank, some.a[name].shape[1])
+    zero_b = some.b[name].new_zeros(rank, some.b[name].shape[0])
+    rows_a = [zero_a if one is None else _pad(one.a[name], rank) for one in having]
+    rows_b = [zero_b if one is None else _pad(one.b[name].T * one.scaling, rank) for one in having]
+    return torch.stack(rows_a).transpose(1, 2), torch.stack(rows_b)
+
+
+def _pad(tensor: Tensor, rank: int) -> Tensor:
+    missing = rank - tensor.shape[0]
+    return torch.cat([tensor, tensor.new_zeros(missing, tensor.shape[1])]) if missing else tensor

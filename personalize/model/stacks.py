@@ -1,0 +1,98 @@
+"""Stacked adapters: the storage behind slots, and the gathered copy that a decode batch reads."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from personalize.model.base import BaseModel
+from personalize.model.lora import LoraTensors
+from personalize.model.rows import AdapterRows
+
+
+class Stacks:
+    """Per target module A [num, R, d_in] and scaling times transposed B [num, R, d_out], zero at first.
+
+    The layout is the one in which a step's shrink and expand are fastest.
+    """
+
+    def __init__(self, base: BaseModel, num: int, rank: int):
+        def zeros(width: int) -> Tensor:
+            return torch.zeros(num, rank, width, dtype=base.dtype, device=base.device)
+
+        self.num, self.rank = num, rank
+        self.modules = {name: (zeros(d_in), zeros(d_out)) for name, (d_in, d_out) in base.targets.items()}
+
+    def write(self, index: int, tensors: LoraTensors) -> None:
+        """Copy an adapter into the place ``index``, which is zero."""
+        for name, (a, b) in self.modules.items():
+            if name in tensors.a:
+                a[index, : tensors.r].copy_(tensors.a[name].detach())
+                b[index, : tensors.r].copy_(tensors.b[name].detach().T * tensors.scaling)
+
+    def clear(self, index: int) -> None:
+        for a, b in self.modules.values():
+            a[index].zero_()
+            b[index].zero_()
+
+    def copy(self, index: int, source: "Stacks", source_index: int) -> None:
+        """Copy one adapter of ``source``, of the same rank."""
+        for name, (a, b) in self.modules.items():
+            source_a, source_b = source.modules[name]
+            a[index].copy_(source_a[source_index])
+            b[index].copy_(source_b[source_index])
+
+    def copy_all(self, source: "Stacks") -> None:
+        """Copy every adapter of ``source``, whose rank and number may be smaller."""
+        for name, (a, b) in self.modules.items():
+            for mine, theirs in zip((a, b), source.modules[name], strict=True):
+                mine[: source.num, : source.rank].copy_(theirs)
+
+    def slice(self, start: int, stop: int) -> AdapterRows:
+        """Return rows that read the places start … stop-1 where they lie."""
+        return AdapterRows({name: (a[start:stop].mT, b[start:stop]) for name, (a, b) in self.modules.items()})
+
+    def gather(self, indices: Sequence[int]) -> AdapterRows:
+        """Return rows that read copies of these places."""
+        device = next(iter(self.modules.values()))[0].device
+        chosen = torch.tensor(indices, device=device)
+        return AdapterRows(
+            {name: (a.index_select(0, chosen).mT, b.index_select(0, chosen)) for name, (a, b) in self.modules.items()}
+        )
+
+
+class KeptRows:
+    """A contiguous copy of the slots that a decode batch reads: row n holds the slot ``held[n]``.
+
+    Batches change by a row or two from step to step, and only those are copied again. Slot 0 is all zero.
+    """
+
+    def __init__(self, base: BaseModel, slots: Stacks):
+        self._base, self._slots = base, slots
+        self.stacks = Stacks(base, 0, slots.rank)
+        self._held: list[int] = []
+        self._views: dict[int, AdapterRows] = {}
+
+    def rows(self, slots: Sequence[int]) -> AdapterRows:
+        """Return the rows of a batch whose row n uses ``slots[n]``."""
+        self._reserve(len(slots))
+        for row, slot in enumerate(slots):
+            if self._held[row] != slot:
+                self.stacks.copy(row, self._slots, slot)
+                self._held[row] = slot
+        if len(slots) not in self._views:
+            self._views[len(slots)] = self.stacks.slice(0, len(slots))
+        return self._views[len(slots)]
+
+    def forget(self, slot: int) -> None:
+        """Zero the copies of a slot whose content changes."""
+        for row, held in enumerate(self._held):
+            if held == slot:
+                self.stacks.clear(row)
+                self._held[row] = 0
+
+    def _reserve(self, num_rows: int) -> None:
+        if num_rows > len(self._held):
+            self.stacks = Stacks(self._base, num_rows, self._slots.rank)
+            self._held = [0] * num_rows
+            self._views = {}
