@@ -1,0 +1,299 @@
+"""The SDK's core object: chat, stream, learn, history, rollback, export, forget."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from adapters_store import Store
+from personalize.backends import Opened, open_backend
+from personalize.config import Learning, ServiceSettings, Settings
+from personalize.errors import Cancelled
+from personalize.service.admission import Admission, Admitted
+from personalize.service.exchange import Exchange
+from personalize.service.heads import Heads
+from personalize.service.ledger import Ledger
+from personalize.service.management import Management
+from personalize.service.opening import Opening
+from personalize.service.people import People, find_user
+from personalize.service.validation import Said, conversation_of
+from personalize.types import (
+    AdapterRef,
+    ChatRequest,
+    ForgetReceipt,
+    Message,
+    Outcome,
+    Reply,
+    ReplyChunk,
+    SamplingParams,
+    UserId,
+)
+from personalize.updates.batch import School
+from personalize.updates.consumer import Consumer
+from personalize.updates.storage import open_store, reference, translated
+
+T = TypeVar("T")
+NUM_ADMITTING = 4
+FINGERPRINT_PROMPTS = ("Hello.", "Tell me about tea.", "What is 2 plus 3?", "Write one line about the sea.")
+Version = int | Literal["head", "base"]
+
+
+class Personalizer(Management):
+    """Answers every user with the user's own adapter, and learns from what the user says next.
+
+    ``user`` is the application's own name for a person, or a ``UserId``; who is first seen in a chat becomes a user.
+
+    Attributes:
+        settings: what it was opened with.
+    """
+
+    def __init__(self, store: Store, opened: Opened, settings: Settings | None = None):
+        super().__init__(People(store, opened.base_digest))
+        self.settings = settings or Settings()
+        service: ServiceSettings = self.settings.service
+        self._store = store
+        self._opened = opened
+        self._heads = Heads(store, opened.base_digest)
+        self._admission = Admission(store, opened, self._heads, service)
+        self._ledger = Ledger(store, opened.base_digest, service.max_queued_updates)
+        self._forgotten: set[str] = set()
+        school = School(store, opened.trainer, opened.base_digest, service.learning, self._forgotten)
+        self._consumer = Consumer(school, max_batch=opened.max_batch)
+        self._threads = ThreadPoolExecutor(NUM_ADMITTING, "admission")
+        self._background: set[asyncio.Task[Any]] = set()
+        self._running: set[Exchange] = set()
+        self._learning_task: asyncio.Task[None] | None = None
+        self._closed = False
+
+    # --- opening and closing -----------------------------------------------------------------------------------------
+
+    @classmethod
+    def open(
+        cls,
+        model: str = "pocket",
+        *,
+        home: str | Path = "data",
+        device: Literal["cpu", "cuda", "auto"] = "auto",
+        learning: Learning = "on",
+        settings: Settings | None = None,
+    ) -> "Opening[Personalizer]":
+        """Open a model and a store: ``async with Personalizer.open(...) as app``, or ``app = await ...``.
+
+        Args:
+            model: "pocket", a hub id or a local path.
+            home: folder of everything that is kept.
+            learning: see ``ServiceSettings``.
+            settings: everything at once; the other arguments then do not count.
+
+        Raises:
+            ModelError: the base model cannot be used.
+            StorageUnavailable: the store cannot be opened.
+        """
+        chosen = settings or Settings(
+            model=model, home=Path(home), device=device, service=ServiceSettings(learning=learning)
+        )
+        return Opening(lambda: cls._opened_with(chosen))
+
+    @classmethod
+    async def _opened_with(cls, settings: Settings) -> "Personalizer":
+        opened = await asyncio.to_thread(open_backend, settings)
+        try:
+            store = await asyncio.to_thread(open_store, settings)
+        except BaseException:
+            await opened.inference.aclose()
+            raise
+        app = cls(store, opened, settings)
+        app.start()
+        return app
+
+    def start(self) -> None:
+        """Begin to consume the queue; ``open`` does it."""
+        self._learning_task = asyncio.create_task(self._consumer.run())
+
+    async def aclose(self) -> None:
+        """Stop learning, cut what still runs, write down what is owed, and close. May be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._learning_task is not None:
+            self._learning_task.cancel()
+            await asyncio.gather(self._learning_task, return_exceptions=True)
+        await self._cut(list(self._running), "the service is closing")
+        while self._background:
+            await asyncio.gather(*self._background, return_exceptions=True)
+        await self._opened.inference.aclose()
+        await asyncio.to_thread(self._threads.shutdown)
+        await asyncio.to_thread(self._store.close)
+
+    # --- chat --------------------------------------------------------------------------------------------------------
+
+    async def chat(
+        self,
+        user: str | None,
+        messages: Said,
+        *,
+        sampling: SamplingParams | None = None,
+        max_tokens: int | None = None,
+        learn: bool = True,
+        temporary: bool = False,
+        version: Version = "head",
+    ) -> Reply:
+        """Return one reply; see ``ChatRequest`` for the arguments.
+
+        Args:
+            messages: the conversation so far, ending with what the user says now; a string is a new conversation.
+            max_tokens: overrides the one in ``sampling``.
+        """
+        params = sampling or SamplingParams()
+        if max_tokens is not None:
+            params = SamplingParams(
+                params.temperature, params.top_p, params.top_k, max_tokens, params.stop, params.seed
+            )
+        said = conversation_of(messages)
+        request = ChatRequest(said, user, params, learn=learn, temporary=temporary, version=version)
+        return (await self.complete(request))[0]
+
+    async def complete(self, request: ChatRequest) -> tuple[Reply, ...]:
+        """Return all ``request.n`` replies, in the order of their choices."""
+        replies: dict[int, Reply] = {}
+        async with contextlib.aclosing(self._stream(request)) as chunks:
+            async for chunk in chunks:
+                if chunk.reply is not None:
+                    replies[chunk.index] = chunk.reply
+        return tuple(replies[index] for index in sorted(replies))
+
+    def stream(self, request: ChatRequest) -> AsyncGenerator[ReplyChunk, None]:
+        """Yield the start, the pieces of text and at last each choice's whole reply.
+
+        Closing the iterator cuts the reply: the turn is recorded with what was delivered.
+
+        Raises:
+            InvalidRequest, NotFound, Overloaded, AdapterError: before the first piece of text.
+            Cancelled: the service closes, or the user was forgotten.
+        """
+        return self._stream(request)
+
+    async def _stream(self, request: ChatRequest) -> AsyncGenerator[ReplyChunk, None]:
+        self._check_open()
+        admitted = await self._admit(request)
+        while admitted.user is not None and admitted.user.user_id in self._forgotten:
+            admitted = await self._admit(request)  # forgotten meanwhile: whoever comes back is a new user
+        self._check_open()
+        exchange = Exchange(
+            admitted, self._opened.inference, self._opened.renderer, self._ledger, self._spawn, self._consumer.wake
+        )
+        self._running.add(exchange)
+        try:
+            async with contextlib.aclosing(exchange.run()) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        finally:
+            self._running.discard(exchange)
+
+    async def _admit(self, request: ChatRequest) -> Admitted:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._admission.admit, request)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Cancelled("the service is closed")
+
+    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Start work that outlives the request; ``aclose`` waits for it."""
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+    # --- learning and forgetting -------------------------------------------------------------------------------------
+
+    async def settled(self, user: str | None = None, timeout_s: float | None = None) -> bool:
+        """Return True once no follow-up of the user (None: of anybody) waits, False after ``timeout_s``."""
+        user_id = None if user is None else await asyncio.to_thread(self._people.user_id, user)
+        with translated():
+            return await self._consumer.settled(user_id, timeout_s)
+
+    async def outcome(self, request_id: str) -> Outcome:
+        """Return what became of a request; final unless ``queued``."""
+        return await asyncio.to_thread(self._ledger.outcome, request_id)
+
+    async def outcome_owner(self, request_id: str) -> UserId | None:
+        """Return whose request it was; None for one without a user, or of which only the outcome is known.
+
+        Raises:
+            NotFound: no such request.
+        """
+        return await asyncio.to_thread(self._ledger.owner, request_id)
+
+    async def forget(self, user: str) -> ForgetReceipt:
+        """Erase the user: turns, versions, moments, queue, keys, slots. What still streams to the user is cut."""
+        user_id = await asyncio.to_thread(self._people.user_id, user)
+        self._forgotten.add(user_id)  # from here on nothing of the user is handed to the engine
+        loaded = await asyncio.to_thread(self._references, user_id)
+        receipt = await asyncio.to_thread(self._people.forget, user_id)
+        await self._cut([one for one in self._running if one.user_id == user_id], "the user was forgotten")
+        await self._consumer.idle(user_id)
+        for ref in loaded:
+            await self._opened.inference.unload_adapter(ref)
+        return receipt
+
+    def _references(self, user_id: str) -> list[AdapterRef]:
+        """Names under which the engine may have loaded something; the folders need not exist any more."""
+        with translated():
+            return [AdapterRef(version.name, "") for version in self._store.versions(user_id)]
+
+    async def _cut(self, exchanges: list[Exchange], why: str) -> None:
+        await asyncio.gather(*(exchange.stop(Cancelled(why)) for exchange in exchanges))
+
+    async def fingerprint(self, users: Sequence[str]) -> dict[str, str]:
+        """Return, by user, a digest of what he is served with: the version's name and its logits on fixed prompts.
+
+        All users' rows are computed in one mixed batch. For the same users in the same order a digest that stays equal
+        proves that not one bit of that user's logits has changed; whoever has no adapter yet is the base model.
+
+        Raises:
+            AdapterError: a version's folder cannot be loaded.
+            Overloaded: every adapter slot is in use.
+        """
+        refs = await asyncio.to_thread(lambda: [self._reference(user) for user in users])
+        prompts = [self._opened.renderer.render((Message("user", text),)) for text in FINGERPRINT_PROMPTS]
+        digests = await self._opened.trainer.fingerprint(refs, prompts)
+        names = ["base" if ref is None else ref.name for ref in refs]
+        return {user: f"{name}:{digest}" for user, name, digest in zip(users, names, digests, strict=True)}
+
+    def _reference(self, user: str) -> AdapterRef | None:
+        with translated():
+            found = find_user(self._store, user)
+            return None if found is None else reference(self._store, self._heads.current(found.user_id))
+
+    # --- for operators -----------------------------------------------------------------------------------------------
+
+    @property
+    def store(self) -> Store:
+        """The open store, for ``Access`` and ``admin``; nobody else has business with it."""
+        return self._store
+
+    def status(self) -> dict[str, Any]:
+        """Return how the service is doing: words, numbers, and counts by name. It reads the store, from any thread.
+
+        ``outcomes`` has one count per accepted chat request; ``updates`` counts the final outcomes of the updates that
+        this process ran.
+        """
+        with translated():
+            store, learning = self._store.status(), self._consumer.state()
+        stats = getattr(self._opened.inference, "stats", dict)
+        return {
+            "model": self.settings.model,
+            "learning": self.settings.service.learning,
+            **learning,
+            "learning_paused_reason": store.learning_paused_reason,
+            "journal_mode": store.journal_mode,
+            "sqlite_version": store.sqlite_version,
+            "free_fraction": store.free_fraction,
+            "pending_updates": store.pending_updates,
+            "running_requests": len(self._running),
+            "outcomes": {outcome.value: count for outcome, count in self._ledger.outcomes.copy().items()},
+            "updates": {outcome.value: count for outcome, count in self._consumer.outcomes.copy().items()},
+            "engine": dict(stats()),
+        }

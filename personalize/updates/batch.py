@@ -1,0 +1,236 @@
+"""One batch of claimed updates, from lesson to published version."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from adapters_store import Store
+from adapters_store.errors import AdapterInvalid, Erased, HeadMoved, NotFound, StoreError, StoreFull, UpdateClosed
+from adapters_store.types import ClaimedUpdate, Version
+from personalize.config import Learning
+from personalize.types import AdapterRef, Lesson, Outcome, UpdateReport
+from personalize.updates.lessons import build_lesson, refusal
+from personalize.updates.storage import reference
+
+MAX_RACES = 3
+MAX_ATTEMPTS = 3
+log = logging.getLogger(__name__)
+
+
+class Trainer(Protocol):
+    """What updates need of a backend; see ``backends.Trainer``."""
+
+    async def run_update(
+        self, lessons: Sequence[Lesson], parents: Sequence[AdapterRef | None], out_dirs: Sequence[Path]
+    ) -> tuple[UpdateReport, ...]: ...
+
+    async def publish(self, ref: AdapterRef, tensors: Any) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class School:
+    """What every batch of a process shares.
+
+    Args:
+        learning: the operator's setting.
+        forgotten: ids of users whose versions must not be handed to the engine any more; grows while it is in use.
+    """
+
+    store: Store
+    trainer: Trainer
+    base_digest: str
+    learning: Learning
+    forgotten: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One update under way: what is learnt, from which parent, into which folder."""
+
+    update: ClaimedUpdate
+    parent: Version | None
+    lesson: Lesson
+    folder: Path
+    races: int = 0
+
+
+class Batch:
+    """Updates of different users that are trained in one pass.
+
+    Semantics: an update leaves ``open`` with its final outcome; what is still in there when ``run`` ends, however it
+    ends, has gone back into the queue. No fault of one update reaches another's.
+
+    Args:
+        on_close: told (update, its outcome) of every update that has ended; None for one that ended elsewhere.
+        on_fault: told of every exception.
+    """
+
+    def __init__(
+        self,
+        school: School,
+        claims: Sequence[ClaimedUpdate],
+        on_close: Callable[[ClaimedUpdate, Outcome | None], None],
+        on_fault: Callable[[Exception], None],
+    ):
+        self.open = {claim.update_id: claim for claim in claims}
+        self._school = school
+        self._store = school.store
+        self._on_close = on_close
+        self._on_fault = on_fault
+
+    async def run(self) -> None:
+        try:
+            begun = [await self._begin(claim) for claim in list(self.open.values())]
+            await self._train([job for job in begun if job is not None])
+        finally:
+            await self.give_back()
+
+    async def give_back(self) -> None:
+        """Put what has not ended back into the queue.
+
+        Raises:
+            StorageUnavailable: the store cannot write now; to be called again later.
+        """
+        for claim in list(self.open.values()):
+            with contextlib.suppress(NotFound, UpdateClosed, Erased):
+                await asyncio.to_thread(self._store.release_update, claim.update_id)
+            self._close(claim, None)
+
+    # --- training ------------------------------------------------------------------------------------------------
+
+    async def _begin(self, claim: ClaimedUpdate, parent: Version | None = None, races: int = 0) -> Job | None:
+        """Return the job for a claim, or None where it needs no training or cannot have it."""
+        try:
+            found = await asyncio.to_thread(self._job, claim, parent if races else claim.head, races)
+        except Exception as error:
+            await self._stumble(claim, error)
+            return None
+        if isinstance(found, Job):
+            return found
+        await self._finish(claim, found)
+        return None
+
+    def _job(self, claim: ClaimedUpdate, parent: Version | None, races: int) -> Job | Outcome:
+        outcome = Outcome(self._store.update(claim.update_id).outcome)
+        if outcome is not Outcome.QUEUED:  # a rollback has said the last word
+            return outcome
+        refused = refusal(self._store.get_user(claim.user_id), self._school.learning)
+        if refused is not None:
+            return refused
+        lesson = build_lesson(self._store, claim, parent)
+        return Job(claim, parent, lesson, self._store.stage(claim.user_id), races)
+
+    async def _train(self, jobs: list[Job]) -> None:
+        if not jobs:
+            return
+        try:
+            reports = await self._reports(jobs)
+        except Exception as error:
+            await self._alone(jobs, error)
+            return
+        except BaseException:
+            await self._discard(jobs)
+            raise
+        for job, report in zip(jobs, reports, strict=True):
+            await self._conclude(job, report)
+
+    async def _reports(self, jobs: list[Job]) -> Sequence[UpdateReport]:
+        parents = [await asyncio.to_thread(reference, self._store, job.parent) for job in jobs]
+        lessons, folders = [job.lesson for job in jobs], [job.folder for job in jobs]
+        return await self._school.trainer.run_update(lessons, parents, folders)
+
+    async def _alone(self, jobs: list[Job], error: Exception) -> None:
+        """After a fault of a batch try every job by itself: only the one at fault may suffer."""
+        await self._discard(jobs)
+        if len(jobs) == 1:
+            await self._stumble(jobs[0].update, error)
+            return
+        self._on_fault(error)
+        for job in jobs:
+            folder = await asyncio.to_thread(self._store.stage, job.update.user_id)
+            await self._train([replace(job, folder=folder)])
+
+    async def _again(self, job: Job) -> None:
+        """The head has moved: train from the new one, at most ``MAX_RACES`` times."""
+        if job.races >= MAX_RACES:
+            await self._finish(job.update, Outcome.FAILED)
+            return
+        head = await asyncio.to_thread(self._store.head, job.update.user_id, self._school.base_digest)
+        again = await self._begin(job.update, head, job.races + 1)
+        await self._train([again] if again else [])
+
+    # --- the end of one update -----------------------------------------------------------------------------------
+
+    async def _conclude(self, job: Job, report: UpdateReport) -> None:
+        try:
+            if report.outcome is Outcome.APPLIED:
+                await self._publish(job, report)
+            else:
+                await self._finish(job.update, report.outcome, report)
+        except UpdateClosed:  # a rollback, or whoever took the lease over: what it said stands
+            await self._finish(job.update, Outcome.CANCELLED_ROLLBACK)
+        except HeadMoved:
+            await self._again(job)
+        except Erased:
+            await self._finish(job.update, Outcome.CANCELLED_ERASURE)
+        except (StoreFull, AdapterInvalid, NotFound) as error:
+            await self._stumble(job.update, error)
+        finally:
+            await self._discard([job])
+
+    async def _publish(self, job: Job, report: UpdateReport) -> None:
+        version = await asyncio.to_thread(
+            self._store.publish,
+            job.folder,
+            user_id=job.update.user_id,
+            base_digest=self._school.base_digest,
+            parent=job.parent.number if job.parent else None,
+            epoch=job.update.epoch,
+            update_id=job.update.update_id,
+            state=report.state.to_json(),
+            metrics=dict(report.metrics),
+        )
+        await self._hand_over(version, report.tensors)
+        self._close(job.update, Outcome.APPLIED)
+
+    async def _hand_over(self, version: Version, tensors: Any) -> None:
+        """Warm the engine. The version is committed: a fault here only means that its first use reads the disk."""
+        if version.user_id in self._school.forgotten:
+            return
+        try:
+            ref = await asyncio.to_thread(reference, self._store, version)
+            assert ref is not None
+            await self._school.trainer.publish(ref, tensors)
+        except Exception as error:
+            self._on_fault(error)
+
+    async def _stumble(self, claim: ClaimedUpdate, error: Exception) -> None:
+        """After a fault: back into the queue, unless it was the last attempt or can never succeed."""
+        self._on_fault(error)
+        if isinstance(error, Erased):
+            await self._finish(claim, Outcome.CANCELLED_ERASURE)
+        elif isinstance(error, NotFound) or claim.attempts >= MAX_ATTEMPTS:
+            full = isinstance(error, StoreFull)
+            await self._finish(claim, Outcome.SKIPPED_BUDGET if full else Outcome.FAILED)
+
+    async def _finish(self, claim: ClaimedUpdate, outcome: Outcome, report: UpdateReport | None = None) -> None:
+        """Give the update its final outcome, unless it has one."""
+        metrics = dict(report.metrics) if report else {}
+        try:
+            final = await asyncio.to_thread(self._store.finish_update, claim.update_id, outcome.value, metrics)
+        except NotFound:  # forgotten meanwhile, and its row with it
+            final = Outcome.CANCELLED_ERASURE
+        self._close(claim, None if final == Outcome.QUEUED else Outcome(final))
+
+    def _close(self, claim: ClaimedUpdate, outcome: Outcome | None) -> None:
+        if self.open.pop(claim.update_id, None) is not None:
+            self._on_close(claim, outcome)
+
+    async def _discard(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            with contextlib.suppress(StoreError, OSError):  # what stays behind is an orphan, and those are swept
+                await asyncio.to_thread(self._store.discard, job.folder)

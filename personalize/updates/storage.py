@@ -1,0 +1,51 @@
+"""The store as the rest of the SDK meets it: opened from settings, its errors in the SDK's own words."""
+
+import contextlib
+from collections.abc import Iterator
+
+from adapters_store import LocalBlobs, Store
+from adapters_store import errors as stored
+from adapters_store.types import Version
+from personalize import errors
+from personalize.config import Settings
+from personalize.types import AdapterRef
+
+# The first class that fits counts, so a special error stands before the general one.
+_WORDS: tuple[tuple[type[stored.StoreError], type[errors.PersonalizeError]], ...] = (
+    (stored.NotFound, errors.NotFound),
+    (stored.Erased, errors.NotFound),
+    (stored.InvalidValue, errors.InvalidRequest),
+    (stored.HeadMoved, errors.Conflict),
+    (stored.LeaseLost, errors.Conflict),
+    (stored.AdapterMismatch, errors.AdapterMismatch),
+    (stored.AdapterInvalid, errors.AdapterCorrupt),
+    (stored.StoreError, errors.StorageUnavailable),
+)
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Raise errors of the store as errors of the SDK."""
+    try:
+        yield
+    except stored.StoreError as error:
+        raise next(ours for theirs, ours in _WORDS if isinstance(error, theirs))(str(error)) from error
+
+
+def open_store(settings: Settings) -> Store:
+    """Open the store in ``settings.home``; make it if there is none.
+
+    Raises:
+        StorageUnavailable: it cannot be opened, or newer code wrote it.
+    """
+    with translated():
+        try:
+            settings.home.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise errors.StorageUnavailable(f"{settings.home} cannot be made: {error}") from error
+        return Store.open(settings.url, LocalBlobs(settings.home))
+
+
+def reference(store: Store, version: Version | None) -> AdapterRef | None:
+    """Return what an engine loads; None stands for the base."""
+    return None if version is None else AdapterRef(version.name, str(store.path(version)))

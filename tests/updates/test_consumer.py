@@ -1,0 +1,241 @@
+"""From the queue to a version: races, faults, leases, and what must never be shown to a learner."""
+
+import asyncio
+
+import pytest
+
+from personalize.backends.echo import EchoBackend, write_folder
+from personalize.types import LearningState, Outcome, UpdateReport
+from personalize.updates.batch import MAX_ATTEMPTS, MAX_RACES
+from personalize.updates.lease import Lease
+from tests.service.support import ask, opened, taught, until
+
+
+async def queue(app, user="alice", first="hello"):
+    reply = await ask(app, first, user=user)
+    return await ask(app, first, reply.text, "shorter", user=user)
+
+
+class Scripted(EchoBackend):
+    """Runs ``before`` (number of the pass, lessons) ahead of every pass."""
+
+    def __init__(self, before):
+        super().__init__()
+        self.before = before
+        self.passes = []
+
+    async def run_update(self, lessons, parents, out_dirs):
+        self.passes.append([parent.number if parent else None for parent in parents])
+        await self.before(len(self.passes), lessons, out_dirs)
+        return await super().run_update(lessons, parents, out_dirs)
+
+
+@pytest.mark.parametrize("num_races", [1, MAX_RACES, MAX_RACES + 1])
+def test_a_lost_race_trains_again_from_the_new_head(tmp_path, num_races):
+    write_folder(tmp_path / "other", "seed")
+
+    async def main():
+        async def move(number, lessons, out_dirs):
+            if number <= num_races:
+                await app.import_("alice", tmp_path / "other")
+
+        backend = Scripted(move)
+        async with opened(tmp_path / "home", backend) as app:
+            after = await queue(app)
+            assert await app.settled("alice", 20)
+            won = num_races <= MAX_RACES
+            assert await app.outcome(after.request_id) is (Outcome.APPLIED if won else Outcome.FAILED)
+            head = (await app.versions("alice"))[0]
+            assert head.origin == ("update" if won else "import")
+            parents = [parent for (parent,) in backend.passes]
+            assert len(parents) == min(num_races, MAX_RACES) + 1 and len(set(parents)) == len(parents)
+            if won:
+                assert head.parent == parents[-1]
+        assert not list((tmp_path / "home" / "staging").glob("*/*"))
+
+    asyncio.run(main())
+
+
+def test_a_rollback_while_the_learner_runs_has_the_last_word(tmp_path):
+    async def main():
+        async def move(number, lessons, out_dirs):
+            if number == 2:
+                await app.reset("alice")
+
+        backend = Scripted(move)
+        async with opened(tmp_path, backend) as app:
+            await taught(app)
+            after = await queue(app, first="another")
+            assert await app.settled("alice", 20)
+            assert await app.outcome(after.request_id) is Outcome.CANCELLED_ROLLBACK
+            assert (await app.user("alice")).head is None and len(backend.passes) == 2
+            await until(lambda: app.status()["running_updates"] == 0)
+
+    asyncio.run(main())
+
+
+def test_a_fault_of_one_lesson_does_not_reach_the_others_and_ends_after_three_attempts(tmp_path):
+    def judge(lesson):
+        if "poison" in lesson.experience.messages[0].content:
+            raise ValueError("poisoned")
+        return Outcome.APPLIED
+
+    async def main():
+        async with opened(tmp_path, EchoBackend(judge), learns=False) as app:
+            good = await queue(app)
+            bad = await queue(app, "mallory", "poison")
+            app.start()
+            assert await app.settled(timeout_s=20)
+            assert await app.outcome(good.request_id) is Outcome.APPLIED
+            assert await app.outcome(bad.request_id) is Outcome.FAILED
+            (update,) = app.store.updates(app.store.find_user("mallory").user_id)
+            assert update.attempts == MAX_ATTEMPTS
+            assert app.status()["updates"] == {"applied": 1, "failed": 1}
+            assert app.status()["last_fault"] == "ValueError"
+        assert not list((tmp_path / "staging").glob("*/*"))
+
+    asyncio.run(main())
+
+
+def test_a_fault_that_passes_is_forgiven(tmp_path):
+    async def main():
+        async def stumble(number, lessons, out_dirs):
+            if number < MAX_ATTEMPTS:
+                raise OSError("for a moment")
+
+        async with opened(tmp_path, Scripted(stumble)) as app:
+            after = await queue(app)
+            assert await app.settled("alice", 20)
+            assert await app.outcome(after.request_id) is Outcome.APPLIED
+
+    asyncio.run(main())
+
+
+def test_a_learner_that_writes_no_sound_folder_fails_and_publishes_nothing(tmp_path):
+    class Careless(EchoBackend):
+        async def run_update(self, lessons, parents, out_dirs):
+            reports = await super().run_update(lessons, parents, out_dirs)
+            for out in out_dirs:
+                (out / "adapter_model.safetensors").write_bytes(b"nonsense")
+            return reports
+
+    async def main():
+        async with opened(tmp_path, Careless()) as app:
+            after = await queue(app)
+            assert await app.settled("alice", 20)
+            assert await app.outcome(after.request_id) is Outcome.FAILED
+            assert await app.versions("alice") == ()
+            assert (await ask(app, "hello")).adapter_version is None
+
+    asyncio.run(main())
+
+
+def test_an_engine_that_cannot_be_warmed_still_serves_the_version(tmp_path):
+    class Cold(EchoBackend):
+        async def publish(self, ref, tensors):
+            raise RuntimeError("no spare slot")
+
+    async def main():
+        async with opened(tmp_path, Cold()) as app:
+            await taught(app)
+            assert (await ask(app, "hello")).adapter_version == 1
+            assert app.status()["last_fault"] == "RuntimeError"
+
+    asyncio.run(main())
+
+
+def test_a_turn_of_somebody_else_in_a_state_is_not_shown_to_the_learner(tmp_path):
+    lessons = []
+
+    async def main():
+        async def remember(number, given, out_dirs):
+            lessons.extend(given)
+
+        class Confused(Scripted):
+            async def run_update(self, given, parents, out_dirs):
+                reports = await super().run_update(given, parents, out_dirs)
+                theirs = app.store.updates(app.store.find_user("bob").user_id)[0].turn_id
+                state = LearningState(block=("0" * 32, theirs), replay=(reports[0].turn_id,))
+                return tuple(UpdateReport(r.turn_id, r.outcome, state) for r in reports)
+
+        async with opened(tmp_path, Confused(remember)) as app:
+            await taught(app, "bob's own words", user="bob")
+            await taught(app)
+            await taught(app, "another")
+            *_, last = lessons
+            assert len(last.state.block) == 2
+            assert [turn.messages[0].content for turn in last.memory] == ["hello"]
+
+    asyncio.run(main())
+
+
+def test_metrics_and_state_of_the_report_are_kept_with_the_version(tmp_path):
+    async def main():
+        async with opened(tmp_path) as app:
+            await taught(app)
+            (info,) = await app.versions("alice")
+            assert info.metrics == {"signal": 1.0, "num_memory": 0.0}
+            version = app.store.version(app.store.find_user("alice").user_id, 1)
+            turn_id = (await app.updates("alice"))[0].turn_id
+            assert LearningState.from_json(version.state) == LearningState((turn_id,), (turn_id,), 1)
+            assert app.store.moments_path(version) is not None
+
+    asyncio.run(main())
+
+
+def test_a_store_that_fails_for_a_moment_costs_a_pause_and_no_update(tmp_path, monkeypatch):
+    from adapters_store.errors import StorageUnavailable
+
+    async def main():
+        async with opened(tmp_path, learns=False) as app:
+            after = await queue(app)
+            real, calls = app.store.finish_update, []
+            claims = app.store.claim_updates
+
+            def shaky(*args, **kwargs):
+                calls.append(1)
+                if len(calls) < 3:
+                    raise StorageUnavailable("for a moment")
+                return claims(*args, **kwargs)
+
+            monkeypatch.setattr(app.store, "claim_updates", shaky)
+            app._consumer._poll_s = 0.02
+            app.start()
+            assert await app.settled("alice", 20)
+            assert real and await app.outcome(after.request_id) is Outcome.APPLIED
+
+    asyncio.run(main())
+
+
+def test_the_lease_is_held_only_as_long_as_it_is_renewed(tmp_path):
+    async def main():
+        async with opened(tmp_path, learns=False) as app:
+            mine, other = Lease(app.store, ttl_s=0.2), Lease(app.store, ttl_s=0.2)
+            assert not mine.held and mine.holder() is None
+            assert await mine.renew() and mine.held and mine.holder() == mine.owner
+            await asyncio.sleep(0.25)
+            assert not mine.held and mine.holder() is None
+            await mine.renew()
+            await mine.give_up()
+            assert not mine.held and mine.owner != other.owner
+
+    asyncio.run(main())
+
+
+def test_a_process_whose_lease_was_taken_trains_nothing(tmp_path):
+    async def main():
+        async with opened(tmp_path) as first, opened(tmp_path, learns=False) as second:
+            await until(lambda: first.status()["lease_held"])
+            first._consumer.lease._held_until_s = float("inf")  # it believes that it still holds the lease
+            first.store.release_lease(first._consumer.lease.owner)
+            assert await second._consumer.lease.renew()
+            after = await queue(second)
+            first._consumer.wake()
+            await asyncio.sleep(0.2)
+            assert await first.outcome(after.request_id) is Outcome.QUEUED
+            assert not first.status()["lease_held"]
+            second.start()
+            assert await second.settled("alice", 20)
+            assert second.status()["updates"] == {"applied": 1} and first.status()["updates"] == {}
+
+    asyncio.run(main())
