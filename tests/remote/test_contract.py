@@ -1,0 +1,152 @@
+"""The same steps against the embedded object and the remote client: the same values and errors come back."""
+
+import asyncio
+import inspect
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any
+
+import httpx2
+import pytest
+
+from personalize import errors
+from personalize.remote import RemotePersonalizer, SyncRemotePersonalizer
+from personalize.service import Personalizer
+from personalize.types import ChatRequest, Message, Outcome, SamplingParams, UserId
+from tests.server.serving import Service, opened
+
+HELLO = (Message("user", "hello"),)
+
+
+def run_with(kind: str, home, work: Callable[[Any, Service], Coroutine[Any, Any, None]]) -> None:
+    async def main() -> None:
+        async with opened(home) as service:
+            if kind == "embedded":
+                return await work(service.personalizer, service)
+            options = {"transport": httpx2.ASGITransport(service.app)}
+            if kind == "remote":
+                async with RemotePersonalizer("http://test", service.admin, **options) as remote:
+                    return await work(remote, service)
+            raise AssertionError(kind)
+
+    asyncio.run(main())
+
+
+@pytest.fixture(params=["embedded", "remote"])
+def with_app(request, tmp_path):
+    return lambda work: run_with(request.param, tmp_path, work)
+
+
+def test_every_shared_method_takes_the_same_arguments():
+    for name, method in inspect.getmembers(RemotePersonalizer, inspect.isfunction):
+        twin = getattr(Personalizer, name, None)
+        if name.startswith("_") or name == "model" or twin is None:
+            continue
+        assert (
+            list(inspect.signature(method).parameters)
+            == list(inspect.signature(twin).parameters)[: len(inspect.signature(method).parameters)]
+        ), name
+
+
+def test_the_blocking_twin_has_every_method():
+    names = {n for n, _ in inspect.getmembers(RemotePersonalizer, inspect.isfunction) if not n.startswith("_")}
+    assert names - {"aclose"} <= set(dir(SyncRemotePersonalizer))
+
+
+def test_the_whole_life_of_a_user(with_app):
+    async def work(app, service: Service) -> None:
+        first = await app.chat("a/b ö", "hello", max_tokens=100)
+        assert (first.text, first.finish_reason, first.adapter_version) == ("[base] You said: hello", "stop", None)
+        assert first.outcome is Outcome.SKIPPED_FIRST_MESSAGE and first.turn_id
+        said = [*HELLO, Message("assistant", first.text), Message("user", "shorter")]
+        second = await app.complete(ChatRequest(tuple(said), "a/b ö"))
+        assert second[0].outcome is Outcome.QUEUED
+        assert await app.settled("a/b ö", timeout_s=20)
+        assert await app.outcome(second[0].request_id) is Outcome.APPLIED
+        (update,) = await app.updates("a/b ö")
+        assert await app.update(update.update_id) == update and update.version == 1
+        (version,) = await app.versions("a/b ö")
+        assert version.is_head and version.number == 1 and version.base_digest
+        assert (await app.chat("a/b ö", list(HELLO))).text == "[v1] You said: hello"
+        assert (await app.chat("a/b ö", [{"role": "user", "content": "hi"}], version="base")).adapter_version is None
+        assert await app.undo("a/b ö") is None
+        assert (await app.rollback("a/b ö", 1)).number == 1
+        assert await app.reset("a/b ö") is None
+        info = await app.user("a/b ö")
+        assert (info.head, info.num_turns, info.num_updates, info.learning) == (None, 4, 1, "active")
+        assert await app.user(UserId(info.user_id)) == info
+        assert (await app.pause("a/b ö")).learning == "paused"
+        assert (await app.resume("a/b ö")).learning == "active"
+        assert (await app.consent("a/b ö", True)).consent is True
+        assert [user.user_id for user in await app.users()] == [info.user_id]
+        receipt = await app.forget("a/b ö")
+        assert (receipt.num_turns, receipt.num_versions) == (4, 1)
+        assert await app.users() == ()
+
+    with_app(work)
+
+
+def test_streams(with_app):
+    async def work(app, service: Service) -> None:
+        request = ChatRequest(HELLO, "alice", SamplingParams(seed=1), n=2)
+        chunks = [chunk async for chunk in app.stream(request)]
+        assert chunks[0].start is not None and chunks[0].start.adapter_version is None
+        texts = {i: "".join(c.text for c in chunks if c.index == i) for i in (0, 1)}
+        replies = {c.index: c.reply for c in chunks if c.reply is not None}
+        for index in (0, 1):
+            reply = replies[index]
+            assert reply is not None and reply.text == texts[index] == "[base] You said: hello"
+            assert reply.request_id == chunks[0].start.request_id
+            assert reply.usage.prompt_tokens > 0 and reply.usage.completion_tokens > 0
+        whole = await app.complete(replace(request, user="bob"))
+        assert [r.text for r in whole] == [replies[0].text, replies[1].text]
+        assert whole[0].usage == replies[0].usage
+
+    with_app(work)
+
+
+IMAGE = [{"role": "user", "content": [{"type": "image_url"}]}]
+REFUSED = [
+    (lambda app: app.user("nobody"), errors.NotFound),
+    (lambda app: app.versions("nobody"), errors.NotFound),
+    (lambda app: app.forget("nobody"), errors.NotFound),
+    (lambda app: app.rollback("alice", 99), errors.NotFound),
+    (lambda app: app.rollback("alice", 0), errors.InvalidParameter),
+    (lambda app: app.update("0" * 32), errors.NotFound),
+    (lambda app: app.outcome("0" * 32), errors.NotFound),
+    (lambda app: app.chat("alice", ""), errors.InvalidParameter),
+    (lambda app: app.chat("alice", []), errors.InvalidParameter),
+    (lambda app: app.chat("x" * 300, "hi"), errors.InvalidParameter),
+    (lambda app: app.chat("alice", "hi", version=7), errors.NotFound),
+    (lambda app: app.chat("alice", "x" * 90_000), errors.ContextTooLong),
+    (lambda app: app.chat("alice", IMAGE), errors.UnsupportedParameter),
+    (lambda app: app.users(limit=0), errors.InvalidParameter),
+]
+
+
+def test_the_same_errors(with_app):
+    async def work(app, service: Service) -> None:
+        await service.access.create_key("user", "alice")
+        for call, error in REFUSED:
+            with pytest.raises(error) as caught:
+                await call(app)
+            assert caught.value.code == error.code and caught.value.message
+
+    with_app(work)
+
+
+def test_leaving_a_stream_early_cuts_the_reply(with_app):
+    async def work(app, service: Service) -> None:
+        service.personalizer._opened.inference._delay_s = 0.002
+        chunks = app.stream(ChatRequest(HELLO, "alice"))
+        async for chunk in chunks:
+            if chunk.text:
+                break
+        await chunks.aclose()
+        for _ in range(500):
+            if not service.personalizer._running and not service.personalizer._background:
+                break
+            await asyncio.sleep(0.01)
+        assert service.personalizer._opened.inference.num_running == 0
+
+    with_app(work)
