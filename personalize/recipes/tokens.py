@@ -25,7 +25,7 @@ TEMPLATE = (
     "{% for message in messages %}<|{{ message.role }}|>\n{{ message.content }}<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
-DECISION_WEIGHT = 4.0
+DECISION_WEIGHT = 8.0
 """Weight of a token that opens a sentence, a line or the end: there the style is decided.
 
 Most tokens of a reply only spell a fact; unweighted, the few decisions drown in them. Per-position weights leave the

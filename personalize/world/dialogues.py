@@ -25,13 +25,13 @@ def dialogue(rng: random.Random, *, noisy: bool = False) -> Dialogue:
         noisy: let a block that states no preference change the style at random in half of the dialogues.
     """
     kinds: dict[Callable[[random.Random, bool], Dialogue], float] = {
-        _held_out: 0.09,
-        _unprompted: 0.09,
-        _hindsight: 0.34,
+        _held_out: 0.10,
+        _unprompted: 0.07,
+        _hindsight: 0.42,
         _neutral_block: 0.10,
-        _instructed: 0.11,
+        _instructed: 0.08,
         _complaining: 0.14,
-        _combined: 0.13,
+        _combined: 0.09,
     }
     kind = rng.choices(list(kinds), list(kinds.values()))[0]
     return kind(rng, noisy)

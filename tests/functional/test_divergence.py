@@ -81,8 +81,12 @@ def test_agrees_with_trl(seed: int):
     student_logits, teacher_logits = draw(seed)
     student, teacher = log_softmax(student_logits, -1), log_softmax(teacher_logits, -1)
     full = oracle.compute_full_logit_self_distillation_loss
-    torch.testing.assert_close(forward_kl(student, teacher), full(student_logits, teacher_logits, distillation_alpha=0.0))
-    torch.testing.assert_close(reverse_kl(student, teacher), full(student_logits, teacher_logits, distillation_alpha=1.0))
+    torch.testing.assert_close(
+        forward_kl(student, teacher), full(student_logits, teacher_logits, distillation_alpha=0.0)
+    )
+    torch.testing.assert_close(
+        reverse_kl(student, teacher), full(student_logits, teacher_logits, distillation_alpha=1.0)
+    )
     for k in (1, 5, 20):
         theirs = oracle.compute_topk_self_distillation_loss(
             student_logits, teacher_logits, distillation_topk=k, distillation_alpha=1.0, distillation_add_tail=True

@@ -1,0 +1,83 @@
+# Every target makes the virtual environment when it is missing or older than the lists of packages.
+#
+# PYTHON         the interpreter to build the environment with (3.11 or newer)
+# TORCH_INSTALL  how pip is asked for torch; for a CPU build from PyTorch's own index:
+#                make demo TORCH_INSTALL="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
+# MODEL, DEVICE  passed to `make study` and `make bench` where given
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
+TORCH_INSTALL ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# Fresh allocations cost page faults that can halve the speed of small CPU machines; keep freed memory instead.
+export MALLOC_MMAP_THRESHOLD_ := 4294967296
+export MALLOC_TRIM_THRESHOLD_ := 4294967296
+export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
+export TOKENIZERS_PARALLELISM := false
+export PYTHONUNBUFFERED := 1
+
+STUDY_ARGS := $(if $(MODEL),--model $(MODEL)) $(if $(DEVICE),--device $(DEVICE))
+
+.PHONY: help venv demo test check format accept bench study figures clean
+
+help:
+	@echo "make demo     set everything up and show the main job"
+	@echo "make test     the whole test suite, one process"
+	@echo "make check    ruff, pyright, import contracts"
+	@echo "make accept   the clauses of docs/acceptance.md: built, missing, missed by how much"
+	@echo "make bench    decode step against base, update milliseconds"
+	@echo "make study    learning curves of simulated users"
+	@echo "make figures  every recorded figure, missed ones first"
+	@echo "make format   let ruff format and sort the tree"
+	@echo "make clean    remove caches and outputs (keeps .venv and data/)"
+
+venv: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python"; exit 2; }
+	@date +%s > .venv-started
+	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(TORCH_INSTALL)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	@echo $$(( $$(date +%s) - $$(cat .venv-started) )) > $(READY) && rm .venv-started
+
+demo: $(READY)
+	@$(BIN)/python scripts/setup_figure.py $(READY)
+	$(BIN)/personalize demo --figures .
+
+test: $(READY)
+	@mkdir -p runs
+	$(BIN)/python -m pytest -q --junitxml=runs/junit.xml
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports --no-logo
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+accept: $(READY)
+	$(BIN)/python scripts/accept.py --write
+
+bench: $(READY)
+	$(BIN)/python -m personalize.evaluation.bench $(STUDY_ARGS)
+
+study: $(READY)
+	$(BIN)/python -m personalize.evaluation.study $(STUDY_ARGS)
+
+figures: $(READY)
+	$(BIN)/python scripts/figures.py
+
+clean:
+	rm -rf .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist runs demo-output
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf

@@ -1,0 +1,65 @@
+"""The commands put together, and how their errors are shown.
+
+Exit codes: 0 done; 1 refused or failed, with one line ``error: <code>: <message>`` on standard error; 2 wrong usage;
+130 interrupted.
+"""
+
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from personalize.cli import chat, demo, keys, users, versions
+from personalize.errors import PersonalizeError
+
+GROUP = "personalize.commands"
+"""Entry points of this group are functions that take the Typer application and add commands to it."""
+
+
+class Commands(TyperGroup):
+    """Shows an error of the SDK as one line."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except PersonalizeError as error:
+            message = " ".join(error.message.split())
+            typer.echo(f"error: {error.code}: {message}", err=True)
+            raise typer.Exit(1) from error
+
+
+def build() -> typer.Typer:
+    """Return the application with our own commands and those of the entry-point group."""
+    app = typer.Typer(
+        cls=Commands,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        help="A small LoRA adapter for every user, taught by the user's own follow-ups.",
+    )
+    app.command("demo")(demo.demo)
+    app.command("chat")(chat.chat)
+    app.add_typer(users.app, name="users")
+    app.add_typer(versions.app, name="versions")
+    app.add_typer(keys.app, name="keys")
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+        _register(app, entry)
+    return app
+
+
+def _register(app: typer.Typer, entry: EntryPoint) -> None:
+    """Let a package add its commands; where its libraries are missing, a command of that name says so."""
+    try:
+        entry.load()(app)
+    except ImportError as error:
+        reason = f"`personalize {entry.name}` needs packages that are not installed ({error.name or error})"
+        app.command(entry.name, help=reason)(_unavailable(entry, reason))
+
+
+def _unavailable(entry: EntryPoint, reason: str):
+    def command() -> None:
+        typer.echo(f"error: not_installed: {reason}; try: pip install 'personalize[server]'", err=True)
+        raise typer.Exit(1)
+
+    return command

@@ -1,0 +1,82 @@
+"""Options that several commands share, and the settings they come to."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+
+from personalize.config import ServiceSettings, Settings, from_environment
+from personalize.errors import InvalidParameter
+from personalize.service import SyncPersonalizer
+
+User = Annotated[str, typer.Argument(help="your own name for the user", metavar="USER")]
+Home = Annotated[
+    Path | None, typer.Option("--home", help="folder that holds everything; else PERSONALIZE_HOME, else data")
+]
+Model = Annotated[
+    str | None, typer.Option("--model", help="pocket, a path or a hub id; else PERSONALIZE_MODEL, else pocket")
+]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda or auto; else PERSONALIZE_DEVICE, else auto")]
+Backend = Annotated[str, typer.Option("--backend", help="local, or echo to try things without a model")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
+Yes = Annotated[bool, typer.Option("--yes", help="do not ask")]
+PLACE: dict[str, tuple[Any, Any]] = {"home": (Home, None), "model": (Model, None), "backend": (Backend, "local")}
+"""Options that say what is opened: name -> (type, default)."""
+
+
+def settings(
+    home: Path | None = None, model: str | None = None, device: str | None = None, backend: str = "local"
+) -> Settings:
+    """Return the settings that options name, else the environment, else the defaults.
+
+    Raises:
+        InvalidParameter: a value is not allowed.
+    """
+    known = from_environment()
+    chosen: dict[str, Any] = {"backend": backend, "database_url": known.get("database_url")}
+    for name, value in {"home": home, "model": model, "device": device}.items():
+        if (value := value if value is not None else known.get(name)) is not None:
+            chosen[name] = value
+    made = Settings(**{**chosen, "home": Path(chosen.get("home", "data"))})
+    if "learning" in known:
+        made = replace(made, service=ServiceSettings(learning=cast(Any, known["learning"])))
+    return made
+
+
+def existing(chosen: Settings) -> None:
+    """Refuse a home that nothing is kept in: looking must not make an empty store wherever it is called.
+
+    Raises:
+        InvalidParameter: there is no such folder.
+    """
+    if not chosen.home.is_dir():
+        raise InvalidParameter("home", str(chosen.home), "a folder that a Personalizer has used; see --home")
+
+
+def at_home(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say what to open, and the opened ``SyncPersonalizer`` as its first argument.
+
+    The decorated function has the command's other parameters and those of ``PLACE``; Typer reads them from its
+    signature.
+    """
+
+    @functools.wraps(command)
+    def run(*, home: Path | None, model: str | None, backend: str, **own: Any) -> None:
+        chosen = settings(home, model, backend=backend)
+        existing(chosen)
+        with SyncPersonalizer.open(settings=chosen) as personalizer:
+            command(personalizer, **own)
+
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    _, *mine = inspect.signature(command).parameters.values()
+    place = [inspect.Parameter(name, keyword, default=default) for name, (_, default) in PLACE.items()]
+    run.__signature__ = inspect.Signature([*(one.replace(kind=keyword) for one in mine), *place])  # type: ignore[attr-defined]
+    run.__annotations__ = {
+        **{one.name: one.annotation for one in mine},
+        **{name: annotation for name, (annotation, _) in PLACE.items()},
+    }
+    return run

@@ -1,0 +1,88 @@
+"""``personalize users``: look at users, stop and start learning, record consent, forget."""
+
+from typing import Annotated
+
+import typer
+
+from personalize.cli.options import Json, User, Yes, at_home
+from personalize.cli.printing import show, show_one
+from personalize.service import SyncPersonalizer
+
+app = typer.Typer(no_args_is_help=True, help="Look at users, pause them, record consent, forget.")
+USERS = {
+    "user id": "user_id",
+    "first seen": "created_s",
+    "learning": "learning",
+    "consent": "consent",
+    "head": "head",
+    "turns": "num_turns",
+    "updates": "num_updates",
+}
+UPDATES = {"update": "update_id", "outcome": "outcome", "version": "version", "at": "created_s", "metrics": "metrics"}
+
+
+@app.command("list")
+@at_home
+def list_users(
+    personalizer: SyncPersonalizer,
+    limit: Annotated[int, typer.Option(help="most users to print")] = 100,
+    after: Annotated[str | None, typer.Option(help="last user id of the page before")] = None,
+    as_json: Json = False,
+) -> None:
+    """List users by their random ids; external ids are kept as keyed hashes only."""
+    show(personalizer.users(limit, after), USERS, as_json=as_json)
+
+
+@app.command("show")
+@at_home
+def show_user(personalizer: SyncPersonalizer, user: User, as_json: Json = False) -> None:
+    """Show one user."""
+    show_one(personalizer.user(user), as_json=as_json)
+
+
+@app.command()
+@at_home
+def updates(
+    personalizer: SyncPersonalizer,
+    user: User,
+    limit: Annotated[int, typer.Option(help="most updates to print")] = 100,
+    as_json: Json = False,
+) -> None:
+    """List what became of a user's follow-ups, the newest first."""
+    show(personalizer.updates(user, limit), UPDATES, as_json=as_json)
+
+
+@app.command()
+@at_home
+def pause(personalizer: SyncPersonalizer, user: User) -> None:
+    """Learn nothing more from this user; replies go on."""
+    typer.echo(f"learning is {personalizer.pause(user).learning}")
+
+
+@app.command()
+@at_home
+def resume(personalizer: SyncPersonalizer, user: User) -> None:
+    """Learn from this user again."""
+    typer.echo(f"learning is {personalizer.resume(user).learning}")
+
+
+@app.command()
+@at_home
+def consent(
+    personalizer: SyncPersonalizer,
+    user: User,
+    withdraw: Annotated[bool, typer.Option("--withdraw", help="record that the user no longer agrees")] = False,
+) -> None:
+    """Record that a user agrees to be learned from; a withdrawal counts under every setting."""
+    granted = personalizer.consent(user, not withdraw, actor="cli").consent
+    typer.echo(f"consent is {'given' if granted else 'withdrawn'}")
+
+
+@app.command()
+@at_home
+def forget(personalizer: SyncPersonalizer, user: User, yes: Yes = False, as_json: Json = False) -> None:
+    """Erase a user's turns, versions and queued work; it cannot be undone."""
+    known = personalizer.user(user)
+    if not yes:
+        typer.confirm(f"Erase {known.num_turns} turns and all versions of this user for ever?", abort=True)
+    show_one(personalizer.forget(user), as_json=as_json)
