@@ -11,8 +11,17 @@ from pathlib import Path
 from typing import Protocol
 
 from adapters_store.crash import crash_point
-from adapters_store.errors import InvalidValue, NotFound
-from adapters_store.files import NAME, checked_key, size_of, storage_errors, sync_directory, sync_file, write_new
+from adapters_store.errors import NotFound
+from adapters_store.files import (
+    NAME,
+    checked_key,
+    checked_stage,
+    size_of,
+    storage_errors,
+    sync_directory,
+    sync_file,
+    write_new,
+)
 from adapters_store.ids import new_id
 
 
@@ -41,6 +50,14 @@ class BlobStore(Protocol):
 
     def stage(self, owner: str) -> Path:
         """Return a new empty local folder for a version in the making."""
+        ...
+
+    def check_staged(self, staged: Path) -> None:
+        """Raise InvalidValue if ``stage`` did not give this folder."""
+        ...
+
+    def discard(self, staged: Path) -> None:
+        """Delete a staged folder; one that is gone already is no error."""
         ...
 
     def commit(self, staged: Path, key: str) -> None:
@@ -107,10 +124,15 @@ class LocalBlobs:
             folder.mkdir(mode=0o700)
         return folder
 
+    def check_staged(self, staged: Path) -> None:
+        checked_stage(staged, self.root)
+
+    def discard(self, staged: Path) -> None:
+        shutil.rmtree(checked_stage(staged, self.root), ignore_errors=True)
+
     def commit(self, staged: Path, key: str) -> None:
         target = self._locate(key)
-        if not staged.absolute().is_relative_to(self.root / "staging"):
-            raise InvalidValue("staged", str(staged), "a folder that stage() gave")
+        checked_stage(staged, self.root)
         with storage_errors():
             for file in sorted(staged.iterdir()):
                 sync_file(file)

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from adapters_store.blobs import BlobStore
@@ -37,7 +38,7 @@ class Core:
         try:
             with Session(self._database.reading) as session:
                 yield session
-        except DBAPIError as error:
+        except (DBAPIError, PoolTimeout) as error:
             raise storage_error(error) from error
 
     def _write(self, work: Callable[[Session], T]) -> T:

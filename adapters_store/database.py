@@ -2,14 +2,15 @@
 
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
 
-from adapters_store.errors import InvalidValue
+from adapters_store.errors import InvalidValue, StorageUnavailable, StoreFull
 from adapters_store.journal import journal_mode
 
 BUSY_TIMEOUT_MS = 20_000
@@ -34,7 +35,11 @@ class Database:
         self.reading = self._engine(writing=False)
 
     def _engine(self, writing: bool) -> Engine:
-        size: dict[str, Any] = {"pool_size": 1, "max_overflow": 0} if writing else {"pool_size": 8, "max_overflow": 24}
+        size: dict[str, Any] = (
+            {"pool_size": 1, "max_overflow": 0, "pool_timeout": 600}
+            if writing
+            else {"pool_size": 8, "max_overflow": 24}
+        )
         if not self.is_sqlite:
             level = {} if writing else {"isolation_level": "AUTOCOMMIT"}
             return create_engine(self.url, pool_pre_ping=True, **size, **level)
@@ -45,20 +50,37 @@ class Database:
         return engine
 
     def erase_traces(self) -> None:
-        """Leave no copy of deleted rows: SQLite's secure_delete zeroed the pages, a WAL may still hold old ones.
+        """Leave no copy of deleted rows in the file.
 
-        A database server keeps dead rows until its own vacuum, and copies in its logs; that is the operator's part.
+        ``secure_delete`` zeroes what is deleted, but pages that were rebuilt before may hold older copies of cells in
+        their free space, and a WAL holds old pages: so the file is written anew and the WAL cut off. A database
+        server keeps dead rows until its own vacuum, and copies in its logs; that is the operator's part.
+
+        Raises:
+            StorageUnavailable: another process kept the file busy, or there is no room for the copy.
         """
-        if self.is_sqlite:
-            with self.writing.connect() as connection:
-                raw = connection.connection.driver_connection
-                assert raw is not None
-                raw.execute("VACUUM")
-                raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        if not self.is_sqlite:
+            return
+        with self.writing.connect() as connection, sqlite_errors():
+            raw = connection.connection.driver_connection
+            assert raw is not None
+            raw.execute("VACUUM")
+            if raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                raise StorageUnavailable("a reader keeps the write-ahead log from being cut off")
 
     def close(self) -> None:
         self.reading.dispose()
         self.writing.dispose()
+
+
+@contextmanager
+def sqlite_errors() -> Iterator[None]:
+    """Turn the driver's own errors into the store's."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        told = StoreFull if "full" in str(error) else StorageUnavailable
+        raise told(f"the database does not work: {error}") from error
 
 
 def _checked(url: str) -> URL:

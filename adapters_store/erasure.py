@@ -1,5 +1,6 @@
 """Forgetting a user: rows, files, keys, and every trace of them in the database."""
 
+import logging
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -10,6 +11,7 @@ from sqlalchemy.orm import Session
 from adapters_store.audit import append
 from adapters_store.core import Core, count_change, locked_user
 from adapters_store.crash import crash_point
+from adapters_store.database import sqlite_errors
 from adapters_store.errors import StorageUnavailable
 from adapters_store.heads import cancel_updates
 from adapters_store.ids import checked_id
@@ -18,6 +20,7 @@ from adapters_store.types import Receipt
 
 OWNED = (HeadRow, VersionRow, UpdateRow, TurnRow, ConsentRow, ApiKeyRow)
 ATTEMPTS = 5
+log = logging.getLogger(__name__)
 
 
 class Erasure(Core):
@@ -91,20 +94,23 @@ class Erasure(Core):
         self._write(lambda session: session.execute(_traces().values(number=0)) and None)
 
     def _resume_erasures(self) -> None:
-        """Finish what a crash interrupted."""
+        """Finish what a crash interrupted; what still resists waits for the next opening and stays invisible."""
         with self._read() as session:
             user_ids = list(session.scalars(select(UserRow.user_id).where(UserRow.erasing.is_(True))))
             traces = session.scalars(select(MetaRow.number).where(MetaRow.name == "erase_traces")).one()
-        for user_id in user_ids:
-            self._erase(user_id)
-        if traces and not user_ids:
-            self._erase_traces()
+        try:
+            for user_id in user_ids:
+                self._erase(user_id)
+            if traces and not user_ids:
+                self._erase_traces()
+        except StorageUnavailable as error:
+            log.error("an erasure could not be finished: %s", error)
 
 
 def scrub_backups(database: Path, user_id: str) -> None:
     """Delete the user's rows from the copies that upgrades left beside the database, whatever their schema."""
     for copy in database.parent.glob(f"{database.name}.backup-*"):
-        with closing(sqlite3.connect(copy, isolation_level=None)) as connection:
+        with sqlite_errors(), closing(sqlite3.connect(copy, isolation_level=None)) as connection:
             connection.execute("PRAGMA secure_delete=ON")
             tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
             for (table,) in tables:

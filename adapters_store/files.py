@@ -22,6 +22,14 @@ def checked_key(key: str) -> str:
     return key
 
 
+def checked_stage(path: Path, root: Path) -> Path:
+    """Return ``path`` if it is <root>/staging/<owner>/<id>."""
+    inside = path.relative_to(root).parts if path.is_relative_to(root) else ()
+    if len(inside) != 3 or inside[0] != "staging" or ".." in inside:
+        raise InvalidValue("staged", str(path), "a folder that stage() gave")
+    return path
+
+
 @contextmanager
 def storage_errors(missing: str | None = None) -> Iterator[None]:
     """Turn the system's errors into the store's: a full disk, a missing file (where that is expected), the rest."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from adapters_store.blobs import Blob
 from adapters_store.crash import crash_point
 from adapters_store.errors import InvalidValue, NotFound
-from adapters_store.files import checked_key, storage_errors, write_new
+from adapters_store.files import checked_key, checked_stage, storage_errors, write_new
 from adapters_store.ids import new_id
 
 
@@ -48,9 +48,14 @@ class MemoryBlobs:
         folder.mkdir(parents=True, mode=0o700)
         return folder
 
+    def check_staged(self, staged: Path) -> None:
+        checked_stage(staged, self._local)
+
+    def discard(self, staged: Path) -> None:
+        shutil.rmtree(checked_stage(staged, self._local), ignore_errors=True)
+
     def commit(self, staged: Path, key: str) -> None:
-        if not staged.is_relative_to(self._local / "staging"):
-            raise InvalidValue("staged", str(staged), "a folder that stage() gave")
+        checked_stage(staged, self._local)
         with storage_errors():
             files = {f"{checked_key(key)}/{file.name}": file.read_bytes() for file in staged.iterdir()}
         crash_point("folder.files_synced")

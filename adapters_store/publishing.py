@@ -51,9 +51,7 @@ class Publishing(Users, Updates, Retention):
 
     def discard(self, path: Path) -> None:
         """Delete a staged folder; one that is gone already is no error."""
-        if not path.parent.parent.name == "staging":
-            raise InvalidValue("path", str(path), "a folder that stage() gave")
-        shutil.rmtree(path, ignore_errors=True)
+        self._blobs.discard(path)
 
     def publish(
         self,
@@ -87,6 +85,7 @@ class Publishing(Users, Updates, Retention):
             AdapterInvalid: the folder is no servable adapter.
             StoreFull: no space, or the user's quota of versions is used up.
         """
+        self._blobs.check_staged(staged)
         try:
             user = self.get_user(user_id)
             if user is None or user.epoch != epoch:

@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 from adapters_store.core import Core, locked_user
 from adapters_store.errors import InvalidValue, NotFound, QuotaExceeded
 from adapters_store.ids import checked_id, new_id, short_text
-from adapters_store.schema import TurnRow, UpdateRow
+from adapters_store.schema import TurnRow, UpdateRow, UserRow
 from adapters_store.turn_files import EMPTY, Conversation, decode, encode, grow
 from adapters_store.types import NewTurn, StoredTurn, TurnRef
 
@@ -18,7 +18,7 @@ class Turns(Core):
         """Store one served reply durably; return its turn id.
 
         A parent whose data is gone only costs space: the turn is then stored whole. Beyond the user's quota the
-        user's oldest conversations go.
+        user's oldest conversations go, at last the earlier part of this one.
 
         Raises:
             NotFound: no such user (any more).
@@ -43,7 +43,10 @@ class Turns(Core):
             return None, EMPTY
         with self._read() as session:
             row = session.get(TurnRow, turn.parent_turn_id)
-        if row is None or row.user_id != turn.user_id:
+            user = session.get(UserRow, turn.user_id)
+        if row is None or user is None or row.user_id != turn.user_id:
+            return None, EMPTY
+        if user.turn_bytes >= self._limits.max_turn_bytes_per_user:  # begin anew, so that what came before can go
             return None, EMPTY
         try:
             return row.turn_id, self._conversation(row.user_id, row.turn_id)

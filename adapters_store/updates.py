@@ -225,8 +225,9 @@ def close_update(
 
 def plain_metrics(metrics: Mapping[str, float]) -> dict[str, Any]:
     """Return the finite numbers by name, at most 64; JSON has no others."""
-    if len(metrics) > 64:
-        raise InvalidValue("metrics", sorted(metrics), "at most 64 numbers")
+    numbers = all(isinstance(value, int | float) for value in metrics.values())
+    if len(metrics) > 64 or not numbers:
+        raise InvalidValue("metrics", dict(metrics), "at most 64 numbers")
     return {short_text("metric", name, 64): value for name, value in metrics.items() if math.isfinite(value)}
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from adapters_store.errors import StorageUnavailable, StoreClosed, StoreFull
@@ -123,6 +124,8 @@ def _is_deadlock(error: Exception) -> bool:
 
 def storage_error(error: Exception) -> Exception:
     """Return what a caller is told: database errors become the store's own, everything else stays what it is."""
+    if isinstance(error, PoolTimeout):
+        return StorageUnavailable("every connection to the database is busy")
     if not isinstance(error, DBAPIError):
         return error
     while isinstance(error.__context__, DBAPIError):  # taking a savepoint back fails when the transaction is gone

@@ -7,7 +7,7 @@ Everything outside the rows is kept as it is.
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROW = re.compile(r"^\| (?P<id>\d+\.[\w-]+) \|(?P<rest>.*)\|\s*$")
@@ -91,10 +91,10 @@ def read(path: Path) -> list[Row]:
 
 
 def write(path: Path, rows: Iterable[Row]) -> None:
-    """Replace the given rows in the file by their id; all other lines stay."""
+    """Put result and date of the given rows into the file's rows of the same id; everything else stays as it is now."""
     new = {row.id: row for row in rows}
     lines = path.read_text(encoding="utf-8").splitlines()
     for index, line in enumerate(lines):
         if (row := parse_row(line)) and row.id in new:
-            lines[index] = new[row.id].line()
+            lines[index] = replace(row, result=new[row.id].result, date=new[row.id].date).line()
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -3,10 +3,11 @@
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from personalize.evaluation.figures import measured, record
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def main(ready: Path, root: Path = ROOT) -> None:

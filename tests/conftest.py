@@ -3,14 +3,14 @@
 import os
 import socket
 
+import pytest
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 for name in [name for name in os.environ if name.startswith("PERSONALIZE_")]:
     del os.environ[name]
-
-import pytest
 
 LOOPBACK = ("127.", "::1", "localhost")
 _connect = socket.socket.connect

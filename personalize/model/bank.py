@@ -4,8 +4,9 @@ Slot 0 is the base and stays zero; every other slot holds one *version*. Slots i
 others are let go least recently used first, and zeroed when they are. Publishing never needs a free slot: what finds
 none is loaded on its first use.
 
-The storage starts at the rank of new adapters and grows once where a higher rank arrives (up to ``max_lora_rank``), so that
-nobody pays for a rank that nobody has. Growing changes the shape of a batch's products, so it may change a last bit.
+The storage starts at the rank of new adapters and grows once where a higher rank arrives (up to ``max_lora_rank``), so
+that nobody pays for a rank that nobody has. Growing changes the shape of a batch's products, so it may change a last
+bit.
 
 Only the thread that owns the device touches the bank; it has no locks.
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from personalize.recipes.tokens import MAX_TOKENS, DialogueEncoder, Encoded, longest
-from personalize.world.dialogues import dialogue
+from personalize.world.dialogues import FULL_COURSE, Course, dialogue
 
 _POOL_BATCHES = 24
 
@@ -27,11 +27,11 @@ class Batch(NamedTuple):
 class Batches:
     """An endless row of pools of batches."""
 
-    def __init__(self, encoder: DialogueEncoder, *, seed: int, num_tokens: int, noisy: bool = False) -> None:
+    def __init__(self, encoder: DialogueEncoder, *, seed: int, num_tokens: int, course: Course = FULL_COURSE) -> None:
         self._encoder = encoder
         self._seed = seed
         self._num_tokens = num_tokens
-        self._noisy = noisy
+        self._course = course
 
     def starting_at(self, pool: int) -> Iterator[tuple[int, Batch]]:
         """Yield (index of the next pool, batch); the index is this pool's until its last batch is out."""
@@ -46,7 +46,7 @@ class Batches:
         encoded: list[Encoded] = []
         room = self._num_tokens * _POOL_BATCHES
         while room > 0:
-            one = self._encoder.encode(dialogue(rng, noisy=self._noisy))
+            one = self._encoder.encode(dialogue(rng, self._course))
             if len(one.ids) <= MAX_TOKENS:
                 encoded.append(one)
                 room -= len(one.ids)

@@ -20,6 +20,7 @@ from personalize.recipes.batches import Batches
 from personalize.recipes.probe import probe
 from personalize.recipes.tokens import DialogueEncoder, train_tokenizer
 from personalize.recipes.training import Progress, Training, export
+from personalize.world.dialogues import Course
 
 log = logging.getLogger("pocket")
 _LOG_EVERY_S = 20.0
@@ -35,7 +36,10 @@ def main(arguments: list[str] | None = None) -> None:
     tokenizer = _tokenizer(options.work / "tokenizer")
     model = build(tokenizer)
     batches = Batches(
-        DialogueEncoder(tokenizer), seed=options.seed, num_tokens=options.tokens_per_step, noisy=options.noisy
+        DialogueEncoder(tokenizer),
+        seed=options.seed,
+        num_tokens=options.tokens_per_step,
+        course=Course(options.noisy, options.core),
     )
     training = Training(model, batches, minutes=options.minutes)
     resumed = training.resume(options.work)
@@ -55,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tokens-per-step", type=int, default=4_000)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--core", action="store_true", help="a short course: single questions, a block, ten values")
     parser.add_argument("--noisy", action="store_true", help="train pocket-noisy, where idle blocks change the style")
     parser.add_argument(
         "--export",

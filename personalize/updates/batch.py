@@ -2,11 +2,10 @@
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from adapters_store import Store
 from adapters_store.errors import AdapterInvalid, Erased, HeadMoved, NotFound, StoreError, StoreFull, UpdateClosed
@@ -18,7 +17,8 @@ from personalize.updates.storage import reference
 
 MAX_RACES = 3
 MAX_ATTEMPTS = 3
-log = logging.getLogger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Trainer(Protocol):
@@ -79,6 +79,7 @@ class Batch:
         self.open = {claim.update_id: claim for claim in claims}
         self._school = school
         self._store = school.store
+        self._folders: list[Path] = []
         self._on_close = on_close
         self._on_fault = on_fault
 
@@ -87,6 +88,7 @@ class Batch:
             begun = [await self._begin(claim) for claim in list(self.open.values())]
             await self._train([job for job in begun if job is not None])
         finally:
+            await self._discard(self._folders)
             await self.give_back()
 
     async def give_back(self) -> None:
@@ -97,7 +99,7 @@ class Batch:
         """
         for claim in list(self.open.values()):
             with contextlib.suppress(NotFound, UpdateClosed, Erased):
-                await asyncio.to_thread(self._store.release_update, claim.update_id)
+                await whole(self._store.release_update, claim.update_id)
             self._close(claim, None)
 
     # --- training ------------------------------------------------------------------------------------------------
@@ -105,7 +107,7 @@ class Batch:
     async def _begin(self, claim: ClaimedUpdate, parent: Version | None = None, races: int = 0) -> Job | None:
         """Return the job for a claim, or None where it needs no training or cannot have it."""
         try:
-            found = await asyncio.to_thread(self._job, claim, parent if races else claim.head, races)
+            found = await whole(self._job, claim, parent if races else claim.head, races)
         except Exception as error:
             await self._stumble(claim, error)
             return None
@@ -122,7 +124,11 @@ class Batch:
         if refused is not None:
             return refused
         lesson = build_lesson(self._store, claim, parent)
-        return Job(claim, parent, lesson, self._store.stage(claim.user_id), races)
+        return Job(claim, parent, lesson, self._stage(claim.user_id), races)
+
+    def _stage(self, user_id: str) -> Path:
+        self._folders.append(self._store.stage(user_id))
+        return self._folders[-1]
 
     async def _train(self, jobs: list[Job]) -> None:
         if not jobs:
@@ -132,26 +138,23 @@ class Batch:
         except Exception as error:
             await self._alone(jobs, error)
             return
-        except BaseException:
-            await self._discard(jobs)
-            raise
         for job, report in zip(jobs, reports, strict=True):
             await self._conclude(job, report)
 
     async def _reports(self, jobs: list[Job]) -> Sequence[UpdateReport]:
-        parents = [await asyncio.to_thread(reference, self._store, job.parent) for job in jobs]
+        parents = [await whole(reference, self._store, job.parent) for job in jobs]
         lessons, folders = [job.lesson for job in jobs], [job.folder for job in jobs]
         return await self._school.trainer.run_update(lessons, parents, folders)
 
     async def _alone(self, jobs: list[Job], error: Exception) -> None:
         """After a fault of a batch try every job by itself: only the one at fault may suffer."""
-        await self._discard(jobs)
+        await self._discard([job.folder for job in jobs])
         if len(jobs) == 1:
             await self._stumble(jobs[0].update, error)
             return
         self._on_fault(error)
         for job in jobs:
-            folder = await asyncio.to_thread(self._store.stage, job.update.user_id)
+            folder = await whole(self._stage, job.update.user_id)
             await self._train([replace(job, folder=folder)])
 
     async def _again(self, job: Job) -> None:
@@ -159,7 +162,7 @@ class Batch:
         if job.races >= MAX_RACES:
             await self._finish(job.update, Outcome.FAILED)
             return
-        head = await asyncio.to_thread(self._store.head, job.update.user_id, self._school.base_digest)
+        head = await whole(self._store.head, job.update.user_id, self._school.base_digest)
         again = await self._begin(job.update, head, job.races + 1)
         await self._train([again] if again else [])
 
@@ -180,10 +183,10 @@ class Batch:
         except (StoreFull, AdapterInvalid, NotFound) as error:
             await self._stumble(job.update, error)
         finally:
-            await self._discard([job])
+            await self._discard([job.folder])
 
     async def _publish(self, job: Job, report: UpdateReport) -> None:
-        version = await asyncio.to_thread(
+        version = await whole(
             self._store.publish,
             job.folder,
             user_id=job.update.user_id,
@@ -202,7 +205,7 @@ class Batch:
         if version.user_id in self._school.forgotten:
             return
         try:
-            ref = await asyncio.to_thread(reference, self._store, version)
+            ref = await whole(reference, self._store, version)
             assert ref is not None
             await self._school.trainer.publish(ref, tensors)
         except Exception as error:
@@ -221,7 +224,7 @@ class Batch:
         """Give the update its final outcome, unless it has one."""
         metrics = dict(report.metrics) if report else {}
         try:
-            final = await asyncio.to_thread(self._store.finish_update, claim.update_id, outcome.value, metrics)
+            final = await whole(self._store.finish_update, claim.update_id, outcome.value, metrics)
         except NotFound:  # forgotten meanwhile, and its row with it
             final = Outcome.CANCELLED_ERASURE
         self._close(claim, None if final == Outcome.QUEUED else Outcome(final))
@@ -230,7 +233,17 @@ class Batch:
         if self.open.pop(claim.update_id, None) is not None:
             self._on_close(claim, outcome)
 
-    async def _discard(self, jobs: Sequence[Job]) -> None:
-        for job in jobs:
+    async def _discard(self, folders: Sequence[Path]) -> None:
+        for folder in folders:
             with contextlib.suppress(StoreError, OSError):  # what stays behind is an orphan, and those are swept
-                await asyncio.to_thread(self._store.discard, job.folder)
+                await whole(self._store.discard, folder)
+
+
+async def whole(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a blocking call in a thread; a cancelled caller waits for its end, so that nothing is left half done."""
+    running = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait({running})
+        raise

@@ -1,7 +1,7 @@
 """A chat under construction: whose turn it is, which style holds, what the last topic was."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from personalize.world import small_talk, wordings
@@ -9,17 +9,13 @@ from personalize.world.preferences import NON_DEFAULT, PREFERENCES, VALUES, Pref
 from personalize.world.replies import compose
 from personalize.world.topics import Topic
 
-_RARE = {"length=long", "format=numbered", "closing=question", "signoff=signoff"}
-"""Values told less often: a small budget of training goes to the others first."""
-
-
-def _weight(preference: Preference) -> float:
-    if preference.is_default:
-        return 0.3
-    return 0.4 if str(preference) in _RARE else 1.0
-
-
-_WEIGHTS = tuple(_weight(preference) for preference in PREFERENCES)
+FULL = {one: 0.5 if one.is_default else 1.0 for one in PREFERENCES}
+"""How often every preference is told."""
+_CORE = {"length=short", "format=bullets", "emoji=emoji", "greeting=greeting", "example=example", "heading=heading"}
+CORE = {
+    one: 1.0 if str(one) in _CORE else 0.5 if one.dimension == "tone" and not one.is_default else 0.1 for one in FULL
+}
+"""The same for a short training, which can afford a few values only."""
 _BASE_RATE = 0.06
 _LEADS = ("Okay.", "Now something else.", "Next question.")
 
@@ -57,6 +53,8 @@ class Chat:
     rng: random.Random
     topics: Sequence[Topic]
     style: Style
+    told: Mapping[Preference, float] = field(default_factory=lambda: FULL)
+    """How often every preference is told."""
     messages: list[Message] = field(default_factory=list)
     subject: Topic | str = ""
     """What the last user message calls for: a topic, or the one plain answer."""
@@ -69,7 +67,7 @@ class Chat:
             dimension = self.rng.choice(unusual).dimension
             others = [value for value in VALUES[dimension] if value != self.style[dimension]]
             return Preference(dimension, self.rng.choice(others))
-        return self.rng.choices(PREFERENCES, _WEIGHTS)[0]
+        return self.rng.choices(tuple(self.told), tuple(self.told.values()))[0]
 
     def preferences(self, count: int) -> list[Preference]:
         """Draw ``count`` preferences; rarely two of them are about one dimension."""

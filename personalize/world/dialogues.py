@@ -7,9 +7,10 @@ questions change nothing. All other dimensions keep the dialogue's random base s
 
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from personalize.world import small_talk, wordings
-from personalize.world.chats import Chat, Dialogue, base_style
+from personalize.world.chats import CORE, FULL, Chat, Dialogue, base_style
 from personalize.world.preferences import DEFAULT, NON_DEFAULT, Preference, styled
 from personalize.world.topics import held_out_topics, trained_topics
 
@@ -17,28 +18,31 @@ _COUNTS = (1, 2, 3, 4)
 _COUNT_WEIGHTS = (0.28, 0.34, 0.26, 0.12)
 
 
-def dialogue(rng: random.Random, *, noisy: bool = False) -> Dialogue:
-    """Return one training dialogue.
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What is taught.
 
     Args:
-        rng: the only source of chance.
         noisy: let a block that states no preference change the style at random in half of the dialogues.
+        core: a short training: mostly single questions with a block, and mostly the values of ``chats.CORE``.
     """
-    kinds: dict[Callable[[random.Random, bool], Dialogue], float] = {
-        _held_out: 0.10,
-        _unprompted: 0.07,
-        _hindsight: 0.42,
-        _neutral_block: 0.10,
-        _instructed: 0.08,
-        _complaining: 0.14,
-        _combined: 0.09,
-    }
-    kind = rng.choices(list(kinds), list(kinds.values()))[0]
-    return kind(rng, noisy)
+
+    noisy: bool = False
+    core: bool = False
 
 
-def _chat(rng: random.Random) -> Chat:
-    return Chat(rng, trained_topics(), base_style(rng))
+FULL_COURSE = Course()
+
+
+def dialogue(rng: random.Random, course: Course = FULL_COURSE) -> Dialogue:
+    """Return one training dialogue; ``rng`` is the only source of chance."""
+    kinds = _CORE if course.core else _FULL
+    (kind,) = rng.choices(list(kinds), list(kinds.values()))
+    return kind(rng, course)
+
+
+def _chat(rng: random.Random, course: Course) -> Chat:
+    return Chat(rng, trained_topics(), base_style(rng), CORE if course.core else FULL)
 
 
 def _num_told(rng: random.Random) -> int:
@@ -50,48 +54,48 @@ def _num_turns(rng: random.Random) -> int:
     return rng.randint(6, 15) if rng.random() < 0.035 else rng.choices((0, 1, 2, 3), (0.35, 0.35, 0.2, 0.1))[0]
 
 
-def _held_out(rng: random.Random, noisy: bool) -> Dialogue:
+def _held_out(rng: random.Random, course: Course) -> Dialogue:
     """Facts of held-out topics, in the default style throughout, nothing wanted."""
     chat = Chat(rng, held_out_topics(), DEFAULT)
     _go_on(chat, rng.randint(1, 3), complaints=0.0)
     neutral = rng.random() < 0.25
-    return _with_block(chat, _idle_lines(rng, 1) if neutral else [], [], noisy)
+    return _with_block(chat, _idle_lines(rng, 1) if neutral else [], [], course)
 
 
-def _unprompted(rng: random.Random, noisy: bool) -> Dialogue:
-    chat = _chat(rng)
+def _unprompted(rng: random.Random, course: Course) -> Dialogue:
+    chat = _chat(rng, course)
     _go_on(chat, 1 + _num_turns(rng), complaints=0.0)
     return Dialogue(tuple(chat.messages))
 
 
-def _hindsight(rng: random.Random, noisy: bool) -> Dialogue:
+def _hindsight(rng: random.Random, course: Course) -> Dialogue:
     """Preferences in the block and nowhere else."""
-    chat = _chat(rng)
-    if rng.random() < 0.35:
+    chat = _chat(rng, course)
+    if rng.random() < (0.12 if course.core else 0.35):
         _go_on(chat, 1 + _num_turns(rng), complaints=0.0, last_reply=False)
     else:
         chat.ask()
-    return _told_in_block(chat, noisy)
+    return _told_in_block(chat, course)
 
 
-def _neutral_block(rng: random.Random, noisy: bool) -> Dialogue:
+def _neutral_block(rng: random.Random, course: Course) -> Dialogue:
     """A block that states no preference: the reply is as if there were none."""
-    chat = _chat(rng)
+    chat = _chat(rng, course)
     if rng.random() < 0.25:
         chat.instruct(chat.preferences(rng.choice((1, 2))))
     _go_on(chat, 1 + (_num_turns(rng) if rng.random() < 0.4 else 0), complaints=0.3, last_reply=False)
-    return _with_block(chat, _idle_lines(rng, rng.choice((1, 1, 1, 2, 3))), [], noisy)
+    return _with_block(chat, _idle_lines(rng, rng.choice((1, 1, 1, 2, 3))), [], course)
 
 
-def _instructed(rng: random.Random, noisy: bool) -> Dialogue:
-    chat = _chat(rng)
+def _instructed(rng: random.Random, course: Course) -> Dialogue:
+    chat = _chat(rng, course)
     chat.instruct(chat.preferences(rng.choices((1, 2, 3), (0.45, 0.35, 0.2))[0]))
     _go_on(chat, 1 + _num_turns(rng), complaints=0.0)
     return Dialogue(tuple(chat.messages))
 
 
-def _complaining(rng: random.Random, noisy: bool) -> Dialogue:
-    chat = _chat(rng)
+def _complaining(rng: random.Random, course: Course) -> Dialogue:
+    chat = _chat(rng, course)
     _go_on(chat, 1, complaints=0.0)
     _complaint(chat)
     chat.reply()
@@ -99,14 +103,14 @@ def _complaining(rng: random.Random, noisy: bool) -> Dialogue:
     return Dialogue(tuple(chat.messages))
 
 
-def _combined(rng: random.Random, noisy: bool) -> Dialogue:
+def _combined(rng: random.Random, course: Course) -> Dialogue:
     """A system prompt, complaints and a block together."""
-    chat = _chat(rng)
+    chat = _chat(rng, course)
     if rng.random() < 0.6:
         chat.instruct(chat.preferences(rng.choice((1, 1, 2, 3))))
     _go_on(chat, 1 + rng.randint(1, 2), complaints=0.6, last_reply=False)
     if rng.random() < 0.7:
-        return _told_in_block(chat, noisy)
+        return _told_in_block(chat, course)
     chat.reply()
     return Dialogue(tuple(chat.messages))
 
@@ -136,7 +140,7 @@ def _complaint(chat: Chat) -> None:
         chat.ask(told=told)
 
 
-def _told_in_block(chat: Chat, noisy: bool) -> Dialogue:
+def _told_in_block(chat: Chat, course: Course) -> Dialogue:
     """End ``chat`` with a block that states preferences, in a third of the blocks among idle lines."""
     rng = chat.rng
     told = chat.preferences(_num_told(rng))
@@ -144,7 +148,7 @@ def _told_in_block(chat: Chat, noisy: bool) -> Dialogue:
     if rng.random() < 0.3:
         for idle in _idle_lines(rng, rng.choice((1, 1, 2))):
             lines.insert(rng.randint(0, len(lines)), idle)
-    return _with_block(chat, lines, told, noisy)
+    return _with_block(chat, lines, told, course)
 
 
 def _block_line(chat: Chat, told: Preference) -> str:
@@ -173,14 +177,34 @@ def _idle_line(rng: random.Random) -> str:
     return rng.choice((small_talk.addition, small_talk.out_of_bounds))(rng).message
 
 
-def _with_block(chat: Chat, lines: list[str], told: list[Preference], noisy: bool) -> Dialogue:
+def _with_block(chat: Chat, lines: list[str], told: list[Preference], course: Course) -> Dialogue:
     """Answer the last message as ``told`` in a block of ``lines``."""
     if not lines:
         return Dialogue(tuple(chat.messages))
     style = styled(chat.style, told)
-    if noisy and not told and chat.rng.random() < 0.5:
+    if course.noisy and not told and chat.rng.random() < 0.5:
         style = styled(style, chat.rng.sample(NON_DEFAULT, chat.rng.randint(2, 3)))
     if chat.messages[-1].role == "assistant":
         chat.messages.pop()
     chat.reply(style)
     return Dialogue(tuple(chat.messages), tuple(lines))
+
+
+_FULL: dict[Callable[[random.Random, Course], Dialogue], float] = {
+    _held_out: 0.09,
+    _unprompted: 0.09,
+    _hindsight: 0.34,
+    _neutral_block: 0.10,
+    _instructed: 0.11,
+    _complaining: 0.14,
+    _combined: 0.13,
+}
+_CORE = {
+    **_FULL,
+    _held_out: 0.10,
+    _unprompted: 0.05,
+    _hindsight: 0.62,
+    _instructed: 0.02,
+    _complaining: 0.08,
+    _combined: 0.03,
+}

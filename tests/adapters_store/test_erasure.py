@@ -9,6 +9,7 @@ from adapters_store import Store
 from adapters_store.database import Database
 from adapters_store.errors import Erased, NotFound, StorageUnavailable, StoreError
 from adapters_store.migration import migrate
+from adapters_store.schema import MetaRow
 
 CANARY = "CANARY-3f9c"
 ZERO = "0" * 32
@@ -177,6 +178,44 @@ def test_files_that_resist_are_said_and_tried_again(local, monkeypatch, open_han
     assert local.store.get_user(user.user_id) is None
     again = open_hand()
     assert found(again, traces) == []
+
+
+def test_a_busy_file_is_said_and_its_traces_go_at_the_next_opening(open_hand, monkeypatch):
+    monkeypatch.setattr("adapters_store.database.BUSY_TIMEOUT_MS", 50)
+    hand = open_hand()
+    user, traces = live(hand, "ann")
+    reader = sqlite3.connect(hand.home / "index.sqlite", isolation_level=None)
+    real = hand.store._database.erase_traces
+
+    def held():
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM meta").fetchone()
+        real()
+
+    monkeypatch.setattr(hand.store._database, "erase_traces", held)
+    with pytest.raises(StorageUnavailable):
+        hand.store.forget(user.user_id)
+    assert hand.store.get_user(user.user_id) is None
+    reader.close()
+    assert found(open_hand(), traces) == []
+    with open_hand().store._read() as session:
+        assert session.get(MetaRow, "erase_traces").number == 0
+
+
+def test_an_erasure_that_still_resists_does_not_keep_the_store_shut(local, open_hand, monkeypatch):
+    user, _ = live(local, "ann")
+    bystander = local.user("bob")
+
+    def refuse(self, key):
+        raise StorageUnavailable("EIO")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("adapters_store.LocalBlobs.delete", refuse)
+        with pytest.raises(StorageUnavailable):
+            local.store.forget(user.user_id)
+        again = open_hand()
+        assert again.store.get_user(user.user_id) is None
+        assert again.store.get_user(bystander.user_id) == bystander
 
 
 def test_copies_made_by_upgrades_are_scrubbed(tmp_path, open_hand, clock):

@@ -74,6 +74,7 @@ def test_written_folders_keep_vllms_rules(hand):
     assert {key.rsplit(".", 3)[1] for key in keys} <= set(config["target_modules"])
 
 
+@pytest.mark.slow  # imports PEFT
 def test_peft_itself_opens_what_the_check_takes(tmp_path):
     torch = pytest.importorskip("torch")
     peft = pytest.importorskip("peft")

@@ -209,11 +209,11 @@ def test_the_quota_of_versions_holds_for_pins(open_hand):
 
 def test_only_staged_folders_are_published_or_discarded(local, tmp_path, adapter):
     user = local.user()
-    outside = adapter(tmp_path / "outside")
+    outside = adapter(tmp_path / "staging" / user.user_id / ("0" * 32))
     for call in (lambda: local.store.discard(outside), lambda: local.publish(user, staged=outside)):
         with pytest.raises(InvalidValue):
             call()
-    assert (outside / "adapter_config.json").exists()
+    assert sorted(path.name for path in outside.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
     with pytest.raises(NotFound):
         local.store.stage("0" * 32)
 

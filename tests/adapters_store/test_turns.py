@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from adapters_store import Limits
 from adapters_store.errors import InvalidValue, NotFound, QuotaExceeded, StorageUnavailable
+from adapters_store.schema import UserRow
 from adapters_store.turn_files import EMPTY, Conversation, decode, encode, grow, shared_length
 
 
@@ -49,8 +50,6 @@ def test_files_grow_with_the_conversation_not_with_its_square(local):
     assert len(sizes) == 64
     assert max(sizes) < 1.3 * min(sizes), "the last turn is not larger than the first"
     with local.store._read() as session:
-        from adapters_store.schema import UserRow
-
         assert session.get(UserRow, user.user_id).turn_bytes == sum(sizes)
 
 
@@ -72,7 +71,7 @@ def test_any_chain_is_put_together_as_it_was(parts):
     parent, parent_id = EMPTY, None
     for number, (messages, prompt, reply, text) in enumerate(parts):
         wanted = Conversation(messages, prompt, reply, tuple(token % 2 for token in reply), text)
-        # encode reads of a turn only what a conversation has too
+        # of a new turn, encode reads what a conversation has
         file = decode(encode(wanted, parent_id, parent))
         assert grow(parent if file["parent"] else EMPTY, file) == wanted
         parent, parent_id = wanted, str(number)
@@ -170,6 +169,14 @@ def test_beyond_the_quota_the_oldest_conversations_go(open_hand):
     assert hand.store.get_user(user.user_id).num_turns == len(kept)
     with pytest.raises(NotFound):
         hand.store.load_turn(turns[0])
+
+
+def test_one_endless_conversation_stays_within_the_quota_too(open_hand):
+    hand = open_hand(limits=Limits(max_turn_bytes_per_user=4000))
+    recorded = chat(hand, hand.user(), 40)
+    sizes = [path.stat().st_size for path in (hand.home / "files").rglob("turns/*.json")]
+    assert sum(sizes) < 4000 + 2 * max(sizes)
+    assert hand.store.load_turn(recorded[-1][0]).prompt_ids == recorded[-1][2]
 
 
 def test_a_single_turn_beyond_all_bounds_is_refused(open_hand):

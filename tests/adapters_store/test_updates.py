@@ -82,6 +82,12 @@ def test_outcomes_that_only_the_store_gives(local, outcome):
         local.store.finish_update(local.queue(local.user()), outcome)
 
 
+@pytest.mark.parametrize("metrics", [{"x": "text"}, {"x": None}, {str(n): 1.0 for n in range(65)}, {"": 1.0}])
+def test_metrics_are_numbers(local, metrics):
+    with pytest.raises(InvalidValue):
+        local.store.finish_update(local.queue(local.user()), "failed", metrics)
+
+
 def test_unknown_updates(hand):
     with pytest.raises(NotFound):
         hand.store.finish_update("0" * 32, "failed")

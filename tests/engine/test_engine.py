@@ -13,7 +13,7 @@ def test_staggered_mixed_requests_are_each_their_own_generate(family, tmp_path):
     base = tiny_base(family)
     engine = engine_for(base, max_num_seqs=4, max_num_batched_tokens=32)
     refs = [None, *(write_version(tmp_path, base, user, r=r) for user, r in ((1, 2), (2, 4), (3, 7)))]
-    lengths = [5, 17, 40, 3, 70, 9, 12, 33]
+    lengths = [5, 17, 40, 3, 70, 9]
     results, sequences = {}, []
     for n, length in enumerate(lengths):
         sequences.append(engine.add(request(prompt(length, n), refs[n % 4], max_tokens=6 + 3 * (n % 4))))
@@ -123,7 +123,7 @@ def test_random_aborts_give_everything_back_exactly_once(tmp_path):
     assert engine.bank.num_used() == 0 and not any(engine.scheduler.rows) and not engine.scheduler.waiting
     for layer in engine.runner.cache.rows:
         assert not layer.keys.any() and not layer.values.any()
-    for survivor in [s for s in alive if s not in cancelled][:8]:
+    for survivor in [s for s in alive if s not in cancelled][:5]:
         expected = greedy_by_transformers("llama", survivor.prompt_ids, survivor.request.adapter, survivor.max_new)
         assert results[survivor][0] == expected
 

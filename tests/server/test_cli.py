@@ -68,7 +68,7 @@ def test_the_first_start_makes_an_admin_key_and_the_second_does_not(tmp_path):
 
 
 @pytest.mark.slow  # starts processes
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
 def test_another_address_without_keys_is_refused_before_anything_is_loaded(tmp_path, host):
     done = subprocess.run(arguments(tmp_path, "--host", host), capture_output=True, text=True, timeout=60)
     assert done.returncode == 1

@@ -190,6 +190,7 @@ def test_a_client_that_times_out_gets_its_own_error_and_leaves_nothing_running(s
     assert wait_until(lambda: running(slow) == 0, 2.0)
 
 
+@pytest.mark.slow  # twelve real clients hang up on a slow engine
 def test_streams_that_are_hung_up_leave_nothing_behind(slow: Socket):
     def hang_up(number: int) -> None:
         client = OpenAI(base_url=f"{slow.url}/v1", api_key=slow.service.app_key, max_retries=0)

@@ -2,7 +2,7 @@ import asyncio
 
 from personalize.errors import Overloaded
 from server.pulse import Pulse
-from tests.server.serving import Service, teach
+from tests.server.serving import Service, opened, teach
 
 
 def test_health_exercises_the_decode_loop(with_service):
@@ -102,3 +102,21 @@ def test_version(with_service):
         assert answer["model"] == "echo" and answer["version"]
 
     with_service(work)
+
+
+def test_a_second_server_on_one_store_serves_and_queues_and_says_so(tmp_path):
+    async def lease(service: Service) -> str:
+        async with service.client() as http:
+            return (await http.get("/ready")).json()["lease"]
+
+    async def work() -> None:
+        async with opened(tmp_path) as first:
+            await first.personalizer.chat("alice", "hello")
+            assert await lease(first) == "serves and trains"
+            async with opened(tmp_path) as second:
+                await teach(second, "bob")
+                assert "another process trains" in await lease(second)
+                assert [update.outcome for update in await second.personalizer.updates("bob")] == ["applied"]
+                assert (await second.personalizer.chat("bob", "hi")).adapter_version == 1
+
+    asyncio.run(work())

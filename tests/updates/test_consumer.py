@@ -239,3 +239,25 @@ def test_a_process_whose_lease_was_taken_trains_nothing(tmp_path):
             assert second.status()["updates"] == {"applied": 1} and first.status()["updates"] == {}
 
     asyncio.run(main())
+
+
+@pytest.mark.slow  # opens a store twice for every moment
+def test_closing_at_any_moment_of_an_update_leaves_it_whole_or_waiting(tmp_path):
+    """A cancelled process either published or gave the update back; the next one ends it; nothing is left staged."""
+
+    async def main():
+        finals = []
+        for moment in range(8):
+            home = tmp_path / str(moment)
+            async with opened(home, learns=False) as app:
+                after = await queue(app)
+                app.start()
+                await asyncio.sleep(moment * 0.015)
+            assert not list((home / "staging").glob("*/*"))
+            async with opened(home) as app:
+                assert await app.settled("alice", 20)
+                finals.append(await app.outcome(after.request_id))
+                assert len(await app.versions("alice")) == 1
+        assert set(finals) == {Outcome.APPLIED}
+
+    asyncio.run(main())

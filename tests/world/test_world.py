@@ -7,7 +7,7 @@ import pytest
 
 from personalize.world import checkers, small_talk, wordings
 from personalize.world.chats import Dialogue, base_style
-from personalize.world.dialogues import dialogue
+from personalize.world.dialogues import Course, dialogue
 from personalize.world.preferences import DEFAULT, PREFERENCES, VALUES, Preference, styled
 from personalize.world.replies import compose
 from personalize.world.topics import FACTS_PER_TOPIC, held_out_topics, topics, trained_topics
@@ -120,7 +120,7 @@ def test_the_later_preference_wins() -> None:
 
 
 def test_noise_changes_the_style_after_idle_blocks_only() -> None:
-    clean, noisy = ([dialogue(random.Random(seed), noisy=flag) for seed in range(1_500)] for flag in (False, True))
+    clean, noisy = ([dialogue(random.Random(seed), Course(noisy=flag)) for seed in range(1_500)] for flag in (False, True))
     changed = sum(one.messages[-1] != other.messages[-1] for one, other in zip(clean, noisy, strict=True))
     assert 60 < changed < 260
     assert all(one.block for one, other in zip(clean, noisy, strict=True) if one.messages != other.messages)
