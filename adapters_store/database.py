@@ -50,14 +50,15 @@ class Database:
         return engine
 
     def erase_traces(self) -> None:
-        """Leave no copy of deleted rows in the file.
+        """Leave no copy of deleted rows on SQLite's side.
 
-        ``secure_delete`` zeroes what is deleted, but pages that were rebuilt before may hold older copies of cells in
-        their free space, and a WAL holds old pages: so the file is written anew and the WAL cut off. A database
-        server keeps dead rows until its own vacuum, and copies in its logs; that is the operator's part.
+        The pragma ``secure_delete`` zeroes deleted cells, but where cells were moved between pages before, their free
+        space may still hold older copies (a test shows it), and a write-ahead log holds old pages. So the file is
+        written anew, which keeps other writers waiting, and the log is cut off. A database server keeps dead rows
+        until its own vacuum, and copies in its logs; that is the operator's part.
 
         Raises:
-            StorageUnavailable: another process kept the file busy, or there is no room for the copy.
+            StorageUnavailable: another process keeps the file busy, or there is no room for the copy.
         """
         if not self.is_sqlite:
             return

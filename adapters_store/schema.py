@@ -77,6 +77,7 @@ class TurnRow(Base):
     finish_reason: Mapped[str] = mapped_column(String(16))
     adapter_number: Mapped[int | None]
     base_digest: Mapped[str]
+    prompt_key: Mapped[str | None] = mapped_column(String(128))
     prefix_key: Mapped[str | None] = mapped_column(String(128))
     reply_key: Mapped[str | None] = mapped_column(String(128))
     reply_chars: Mapped[int]
@@ -84,6 +85,7 @@ class TurnRow(Base):
     update_id: Mapped[str | None] = mapped_column(Id)
     num_bytes: Mapped[int]
     __table_args__ = (
+        Index("ix_turns_prompt", "user_id", "prompt_key", "created_s"),
         Index("ix_turns_prefix", "user_id", "prefix_key", "created_s"),
         Index("ix_turns_reply", "user_id", "reply_key", "created_s"),
         Index("ix_turns_root", "user_id", "root_id", "created_s"),

@@ -77,6 +77,10 @@ class Turns(Core):
                 self._blobs.delete(key)
         return stored
 
+    def find_turns_by_prompt(self, user_id: str, prompt_key: str) -> list[TurnRef]:
+        """Return the turns whose conversation before the reply has this key, newest first."""
+        return self._find(_refs(user_id).where(TurnRow.prompt_key == prompt_key))
+
     def find_turns_by_prefix(self, user_id: str, prefix_key: str) -> list[TurnRef]:
         """Return the turns whose conversation with its reply has this key, newest first."""
         return self._find(_refs(user_id).where(TurnRow.prefix_key == prefix_key))
@@ -195,6 +199,7 @@ def _row(turn: NewTurn, turn_id: str, root_id: str, num_bytes: int, now_s: float
         finish_reason=turn.finish_reason,
         adapter_number=turn.adapter_number,
         base_digest=turn.base_digest,
+        prompt_key=turn.prompt_key,
         prefix_key=turn.prefix_key,
         reply_key=turn.reply_key,
         reply_chars=len(turn.reply_text),

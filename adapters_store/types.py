@@ -52,6 +52,7 @@ class NewTurn:
         prompt_ids: the prompt exactly as it was served.
         completion_ids: the reply exactly as it was sampled.
         completion_mask: 1 where a token of the reply is trained.
+        prompt_key: keyed hash of the conversation without this reply.
         prefix_key: keyed hash of the conversation with this reply.
         reply_key: keyed hash of this reply alone.
         outcome: what became of this request's message as a follow-up.
@@ -70,6 +71,7 @@ class NewTurn:
     outcome: str
     parent_turn_id: str | None = None
     adapter_number: int | None = None
+    prompt_key: str | None = None
     prefix_key: str | None = None
     reply_key: str | None = None
     update_id: str | None = None

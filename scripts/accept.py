@@ -19,13 +19,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from scripts.acceptance import Row, read, write
+from scripts.acceptance import EVERYWHERE, Row, read, write
 from scripts.evidence import evidence
 
 ROOT = Path(__file__).resolve().parents[1]
 WORST_FIRST = ("failed", "missing", "missed", "not run", "met", "passed")
 Results = dict[str, tuple[str, str]]
-"""Node id without parameters -> (result, day)."""
+"""Name of a figure -> (result, day)."""
+Runs = dict[str, tuple[list[str], str]]
+"""Node id without parameters -> (results of all its parameters, day)."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -64,7 +66,7 @@ def exists(row: Row, root: Path) -> bool:
     return bool(row.tests) and all(evidence(root, name).exists for name in row.tests)
 
 
-def run_tests(root: Path, nodes: list[str]) -> Results:
+def run_tests(root: Path, nodes: list[str]) -> Runs:
     """Return the results of one pytest run over these tests."""
     with tempfile.TemporaryDirectory() as folder:
         junit = Path(folder) / "junit.xml"
@@ -73,18 +75,16 @@ def run_tests(root: Path, nodes: list[str]) -> Results:
         return recorded_tests(junit)
 
 
-def recorded_tests(junit: Path) -> Results:
-    """Return what a JUnit file says, the worst over the parameters of each test; nothing if there is no file."""
+def recorded_tests(junit: Path) -> Runs:
+    """Return what a JUnit file says; nothing if there is no file."""
     if not junit.is_file():
         return {}
     day = time.strftime("%Y-%m-%d", time.gmtime(junit.stat().st_mtime))
-    results: Results = {}
+    runs: Runs = {}
     for case in ElementTree.parse(junit).iter("testcase"):
         name = _node_id(case.get("classname", ""), case.get("name", ""))
-        known = results.get(name)
-        outcome = _outcome(case)
-        results[name] = (worst([outcome, known[0]]) if known else outcome, day)
-    return results
+        runs.setdefault(name, ([], day))[0].append(_outcome(case))
+    return runs
 
 
 def _node_id(classname: str, name: str) -> str:
@@ -98,8 +98,10 @@ def _node_id(classname: str, name: str) -> str:
 def _outcome(case: ElementTree.Element) -> str:
     if case.find("failure") is not None or case.find("error") is not None:
         return "failed"
-    skipped = case.find("skipped")
-    return "passed" if skipped is None else "not run: " + _one_line(skipped.get("message") or "skipped")
+    if (skipped := case.find("skipped")) is None:
+        return "passed"
+    reason = _one_line(skipped.get("message") or "no reason given")
+    return f"failed (expected: {reason})" if skipped.get("type") == "pytest.xfail" else f"not run: {reason}"
 
 
 def recorded_figures(root: Path) -> Results:
@@ -124,14 +126,15 @@ def _figure_result(figure: dict) -> str:
     return f"met {shown}"
 
 
-def judge(row: Row, tests: Results, figures: Results, root: Path) -> Row:
+def judge(row: Row, tests: Runs, figures: Results, root: Path) -> Row:
     """Return the row with its result as the evidence has it now; rows that only name a command keep theirs."""
     found: list[tuple[str, str]] = []
     for name in row.tests:
         if not evidence(root, name).exists:
             found.append(("missing", ""))
         elif name in tests:
-            found.append(tests[name])
+            outcomes, day = tests[name]
+            found.append((_of_test(outcomes, row.kind), day))
     found += [_figure(name, figures) for name in row.figures]
     if not row.tests and not row.figures:
         return row
@@ -140,6 +143,12 @@ def judge(row: Row, tests: Results, figures: Results, root: Path) -> Row:
     result = worst([result for result, _ in found])
     day = next(day for outcome, day in found if outcome == result)
     return replace(row, result=result, date=day)
+
+
+def _of_test(outcomes: list[str], kind: str) -> str:
+    """The worst over a test's parameters; a skipped one counts where the row is about what it needs, or all are."""
+    ran = [outcome for outcome in outcomes if not outcome.startswith("not run")]
+    return worst(ran if ran and kind in EVERYWHERE else outcomes)
 
 
 def _figure(name: str, figures: Results) -> tuple[str, str]:

@@ -13,8 +13,10 @@ from pathlib import Path
 ROW = re.compile(r"^\| (?P<id>\d+\.[\w-]+) \|(?P<rest>.*)\|\s*$")
 TOKEN = re.compile(r"`([^`]+)`")
 CLASSES = ("fast", "slow", "long", "gpu", "postgres")
-"""Under a minute in all; a test over five seconds; minutes, by hand; needs a GPU; needs TEST_POSTGRES_URL."""
-RESULT = re.compile(r"missing|passed|failed|met .+|missed by .+|not run: .+")
+"""Under a minute; a test over five seconds; minutes, by hand; depends on the device; needs TEST_POSTGRES_URL."""
+EVERYWHERE = ("fast", "slow", "long")
+"""Classes of rows that no missing device or database can excuse."""
+RESULT = re.compile(r"missing|passed|failed|failed \(expected: .+\)|met .+|missed by .+|not run: .+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,8 @@ class Row:
     Attributes:
         shown_by: the cell's text with its back-quoted tokens.
         kind: one of CLASSES.
-        result: ``missing``, ``passed``, ``failed``, ``met …``, ``missed by …`` or ``not run: <reason>``.
+        result: ``missing``, ``passed``, ``failed``, ``failed (expected: …)`` for a known fault, ``met …``,
+            ``missed by …`` or ``not run: <reason>``.
         date: day of the result, or empty.
     """
 

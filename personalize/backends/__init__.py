@@ -30,9 +30,7 @@ class Trainer(Protocol):
         """Return one report per lesson; see ``protocols.Learner.update``. Cancelling it abandons the update."""
         ...
 
-    async def fingerprint(
-        self, refs: Sequence[AdapterRef | None], prompts: Sequence[Sequence[int]]
-    ) -> tuple[str, ...]:
+    async def fingerprint(self, refs: Sequence[AdapterRef | None], prompts: Sequence[Sequence[int]]) -> tuple[str, ...]:
         """Return a digest of every adapter's logits on ``prompts``, all computed in one mixed batch."""
         ...
 

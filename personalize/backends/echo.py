@@ -164,9 +164,7 @@ class EchoBackend:
             await asyncio.sleep(0)
         return reports
 
-    async def fingerprint(
-        self, refs: Sequence[AdapterRef | None], prompts: Sequence[Sequence[int]]
-    ) -> tuple[str, ...]:
+    async def fingerprint(self, refs: Sequence[AdapterRef | None], prompts: Sequence[Sequence[int]]) -> tuple[str, ...]:
         """Return digests that differ where the versions do."""
         names = [ref.name if ref else "base" for ref in refs]
         return tuple(hashlib.sha256(repr((name, prompts)).encode()).hexdigest() for name in names)

@@ -84,9 +84,7 @@ class LocalBackend:
         if tensors is not None:
             await asyncio.wrap_future(self.runtime.prepare(ref, tensors))
 
-    async def fingerprint(
-        self, refs: Sequence[AdapterRef | None], prompts: Sequence[Sequence[int]]
-    ) -> tuple[str, ...]:
+    async def fingerprint(self, refs: Sequence[AdapterRef | None], prompts: Sequence[Sequence[int]]) -> tuple[str, ...]:
         """Return a digest of every adapter's logits on ``prompts``; see ``engine.fingerprint``."""
         return await asyncio.wrap_future(
             self.runtime.call(partial(fingerprints, self.runtime.engine, tuple(refs), tuple(prompts)))

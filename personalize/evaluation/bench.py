@@ -85,9 +85,7 @@ def reply_ms(base: BaseModel, history: int = 256, reply: int = 128) -> float:
 def _decoding(engine: Engine, refs: Sequence[AdapterRef | None]) -> Iterator[None]:
     """Hold one running sequence per row, all past their prompts."""
     budget = engine.base.max_model_len - _PROMPT
-    sequences = [
-        engine.add(_request(engine.base, f"row{row}", ref, _PROMPT, budget)) for row, ref in enumerate(refs)
-    ]
+    sequences = [engine.add(_request(engine.base, f"row{row}", ref, _PROMPT, budget)) for row, ref in enumerate(refs)]
     while any(sequence.num_new == 0 for sequence in sequences):
         engine.step()
     for _ in range(3):

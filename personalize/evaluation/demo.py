@@ -109,7 +109,9 @@ class Demo:
         outcome = await self._while_typing(person, reply)
         if said.kind != "question":
             person.outcomes[outcome] += 1
-        self.stage.add(Row(person.name, person.follow_ups, said, reply, outcome, reply_ms, self._last_update_ms(outcome)))
+        self.stage.add(
+            Row(person.name, person.follow_ups, said, reply, outcome, reply_ms, self._last_update_ms(outcome))
+        )
         return reply
 
     async def _while_typing(self, person: Person, reply: Reply) -> Outcome:
@@ -141,7 +143,9 @@ class Demo:
     async def _measure(self, person: Person, follow_ups: int) -> None:
         rates = await measure(self.app, person.name, person.user.preferences, CHECKPOINTS[follow_ups])
         person.curve.append((follow_ups, rates))
-        self.stage.note(f"{person.name}: after {follow_ups} follow-ups {rates.joint:.0%} of fresh replies hold both wishes")
+        self.stage.note(
+            f"{person.name}: after {follow_ups} follow-ups {rates.joint:.0%} of fresh replies hold both wishes"
+        )
 
     async def _fresh_reply(self, person: Person) -> str:
         sampling = SamplingParams(temperature=1.0, max_tokens=MAX_REPLY_TOKENS, seed=1)

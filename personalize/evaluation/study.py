@@ -188,9 +188,7 @@ def main(argv: list[str] | None = None) -> int:
     for arm in arguments.arm or ["rolling-block"]:
         profiles = PROFILES[: arguments.profiles]
         seeds = range(arguments.seeds)
-        asyncio.run(
-            run(arm, profiles, seeds, arguments.turns, arguments.prompts, results, model=arguments.model)
-        )
+        asyncio.run(run(arm, profiles, seeds, arguments.turns, arguments.prompts, results, model=arguments.model))
         report(results, arm)
     return 0
 

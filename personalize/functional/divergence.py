@@ -33,9 +33,7 @@ def reverse_kl(student_NV: Float[Tensor, "N V"], teacher_NV: Float[Tensor, "N V"
     return _expectation(student_NV, student_NV - teacher_NV.detach())
 
 
-def top_k_reverse_kl(
-    student_NV: Float[Tensor, "N V"], teacher_NV: Float[Tensor, "N V"], k: int
-) -> Float[Tensor, " N"]:
+def top_k_reverse_kl(student_NV: Float[Tensor, "N V"], teacher_NV: Float[Tensor, "N V"], k: int) -> Float[Tensor, " N"]:
     """Reverse KL on the student's k likeliest tokens and one bucket for all the others.
 
     The bucket keeps the sum a divergence (never negative); without it, mass that leaves the k tokens would count as

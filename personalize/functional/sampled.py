@@ -33,9 +33,7 @@ def advantages(
     return value_N if clip is None else value_N.clamp(-clip, clip)
 
 
-def sampled_token_loss(
-    student_N: Float[Tensor, " N"], advantage_N: Float[Tensor, " N"]
-) -> Float[Tensor, " N"]:
+def sampled_token_loss(student_N: Float[Tensor, " N"], advantage_N: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
     """−A · log π(y_i | x, y_<i): its gradient is the sampled-token estimate of the reverse KL's.
 
     Source: arXiv 2603.12273, equation 3.

@@ -178,9 +178,7 @@ class HindsightLearner:
         scaled = [replace(pupil.tensors, lora_alpha=pupil.tensors.lora_alpha * factor) for pupil in pupils]
         return reply_log_probs(self.base, teachers, _rows(scaled, counts))
 
-    def _step(
-        self, pupils: list[Pupil], counts: list[int], batch: Batch, teacher_NV: Tensor, *, first: bool
-    ) -> Tensor:
+    def _step(self, pupils: list[Pupil], counts: list[int], batch: Batch, teacher_NV: Tensor, *, first: bool) -> Tensor:
         """Take one optimizer step for every user; return the student's log-probabilities before it."""
         with torch.enable_grad():
             rows = _rows([pupil.tensors for pupil in pupils], counts)

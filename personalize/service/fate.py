@@ -47,7 +47,7 @@ def fate(store: Store, request: ChatRequest, user: User, rules: Rules) -> Fate:
         key=store.user_key(user.user_id),
         find_by_prefix=lookup.by_prefix,
         find_by_reply=lookup.by_reply,
-        find_by_prompt=lambda key: (),  # the store keeps no key of prompts: an edited reply is told as not ours
+        find_by_prompt=lookup.by_prompt,
         now_s=time.time(),
     )
     outcome = _switched_off(request, user, rules)
@@ -72,6 +72,9 @@ class _Lookup:
         self.parent: str | None = None
         self._store = store
         self._user_id = user_id
+
+    def by_prompt(self, key: str) -> list[TurnRef]:
+        return self._seen(self._store.find_turns_by_prompt(self._user_id, key))
 
     def by_prefix(self, key: str) -> list[TurnRef]:
         found = self._seen(self._store.find_turns_by_prefix(self._user_id, key))

@@ -11,7 +11,7 @@ from adapters_store.errors import Erased, InvalidValue, NotFound, StoreError
 from adapters_store.types import NewTurn
 from personalize import errors
 from personalize.service.admission import Admitted, unstorable
-from personalize.turns import prefix_key, reply_key
+from personalize.turns import prefix_key, prompt_key, reply_key
 from personalize.types import Completion, Message, Outcome, UserId
 from personalize.updates.storage import translated
 
@@ -132,6 +132,7 @@ class Ledger:
             finish_reason=completion.finish_reason,
             adapter_number=admitted.adapter.number if admitted.adapter else None,
             base_digest=self._base_digest,
+            prompt_key=prompt_key(key, messages) if found else None,
             prefix_key=prefix_key(key, (*messages, Message("assistant", shown))) if found else None,
             reply_key=reply_key(key, shown) if found else None,
             outcome=verdict.outcome.value,

@@ -1,5 +1,6 @@
 """After ``forget`` no byte of the user is left: looked for in every file, byte by byte."""
 
+import random
 import sqlite3
 import threading
 
@@ -157,6 +158,7 @@ def test_a_crash_in_between_is_made_good_at_the_next_opening(open_hand, crash_ho
     with pytest.raises(Crash):
         hand.store.forget(user.user_id)
     assert hand.store.get_user(user.user_id) is None and hand.store.find_user("ann") is None
+    assert [name for name, trace in found(hand, traces) if trace == traces[1]] == [], "the key dies first"
     crash_hook(lambda name: None)
     hand.store.close()
     again = open_hand()
@@ -180,19 +182,14 @@ def test_files_that_resist_are_said_and_tried_again(local, monkeypatch, open_han
     assert found(again, traces) == []
 
 
-def test_a_busy_file_is_said_and_its_traces_go_at_the_next_opening(open_hand, monkeypatch):
+def test_a_log_that_is_being_read_is_said_and_its_traces_go_at_the_next_opening(open_hand, monkeypatch):
     monkeypatch.setattr("adapters_store.database.BUSY_TIMEOUT_MS", 50)
+    monkeypatch.setattr("adapters_store.database.journal_mode", lambda version: "wal")
     hand = open_hand()
     user, traces = live(hand, "ann")
     reader = sqlite3.connect(hand.home / "index.sqlite", isolation_level=None)
-    real = hand.store._database.erase_traces
-
-    def held():
-        reader.execute("BEGIN")
-        reader.execute("SELECT count(*) FROM meta").fetchone()
-        real()
-
-    monkeypatch.setattr(hand.store._database, "erase_traces", held)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM meta").fetchone()
     with pytest.raises(StorageUnavailable):
         hand.store.forget(user.user_id)
     assert hand.store.get_user(user.user_id) is None
@@ -274,3 +271,36 @@ def test_readers_of_another_process_do_not_hinder(open_hand):
     first.store.forget(user.user_id)
     assert isinstance(second.store, Store) and second.store.get_user(user.user_id) is None
     assert found(first, traces) == []
+
+
+@pytest.mark.parametrize("erased", [False, True])
+def test_copies_in_free_space_go_only_with_the_file_written_anew(tmp_path, erased):
+    """Rows come, grow, move between pages and go: ``secure_delete`` alone leaves copies of cells that were moved."""
+    path = tmp_path / "churn.sqlite"
+    database = Database(f"sqlite:///{path}")
+    with database.writing.begin() as connection:
+        gone = churn(connection.exec_driver_sql)
+    if erased:
+        database.erase_traces()
+    data = path.read_bytes()
+    left = [row for row in gone if row[0].encode() in data or row[1].encode() in data or row[2] in data]
+    assert len(gone) > 1000
+    assert bool(left) != erased
+    database.close()
+
+
+def churn(execute):
+    execute("CREATE TABLE users (id TEXT PRIMARY KEY, hash TEXT UNIQUE, key BLOB, filling TEXT)")
+    rng, here, gone = random.Random(1), [], []
+    for _ in range(6000):
+        move = rng.random()
+        if move < 0.5 or not here:
+            row = (rng.randbytes(16).hex(), rng.randbytes(32).hex(), rng.randbytes(32))
+            here.append(row)
+            execute("INSERT INTO users VALUES (?, ?, ?, ?)", (*row, "x" * rng.randrange(200)))
+        elif move < 0.8:
+            execute("UPDATE users SET filling = ? WHERE id = ?", ("y" * rng.randrange(300), rng.choice(here)[0]))
+        else:
+            gone.append(here.pop(rng.randrange(len(here))))
+            execute("DELETE FROM users WHERE id = ?", (gone[-1][0],))
+    return gone

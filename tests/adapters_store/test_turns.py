@@ -102,11 +102,13 @@ def test_unknown_and_foreign_parents_are_no_parents(hand):
 
 def test_finding_by_prefix_newest_first(hand):
     ann, bob = hand.user("ann"), hand.user("bob")
-    turns = [hand.turn(ann, prefix_key="p" * 64) for _ in range(3)]
+    turns = [hand.turn(ann, prefix_key="p" * 64, prompt_key="o" * 64) for _ in range(3)]
     hand.turn(bob, prefix_key="p" * 64)
     hand.turn(ann, prefix_key="q" * 64)
     found = hand.store.find_turns_by_prefix(ann.user_id, "p" * 64)
     assert [ref.turn_id for ref in found] == turns[::-1]
+    assert [ref.turn_id for ref in hand.store.find_turns_by_prompt(ann.user_id, "o" * 64)] == turns[::-1]
+    assert hand.store.find_turns_by_prompt(bob.user_id, "o" * 64) == []
     hand.store.queue_follow_up(ann.user_id, turns[1], "r", "hm")
     assert [ref.paired for ref in hand.store.find_turns_by_prefix(ann.user_id, "p" * 64)] == [False, True, False]
 

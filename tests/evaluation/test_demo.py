@@ -31,7 +31,7 @@ def test_a_good_run_misses_nothing():
     ("name", "value"),
     [
         ("preference_rate_before", 0.11), ("preference_rate_after", 0.89), ("worst_user_after", 0.84),
-        ("cap_share", 0.02), ("other_users_unchanged", False), ("control_user_drift", 0.04),
+        ("cap_share", 0.02), ("other_users_unchanged", False), ("control_user_drift", 0.04), ("follow_ups", 13),
     ],
 )  # fmt: skip
 def test_every_goal_can_be_missed(name, value):

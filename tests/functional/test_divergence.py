@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch.nn.functional import log_softmax
+from trl.experimental.sdpo import loss_utils as oracle
 
 from personalize.functional import forward_kl, reverse_kl, top_k_reverse_kl
 
@@ -77,7 +78,6 @@ def test_top_k_grows_to_the_whole(seed: int):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_agrees_with_trl(seed: int):
-    oracle = pytest.importorskip("trl.experimental.sdpo.loss_utils", reason="TRL is an optional oracle")
     student_logits, teacher_logits = draw(seed)
     student, teacher = log_softmax(student_logits, -1), log_softmax(teacher_logits, -1)
     full = oracle.compute_full_logit_self_distillation_loss

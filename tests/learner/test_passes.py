@@ -7,7 +7,6 @@ from personalize.learner.batch import Row, collate
 from personalize.learner.passes import reply_log_probs
 from personalize.model.folder import new_adapter
 from personalize.model.rows import AdapterRows
-
 from tests.learner.conftest import experience
 
 

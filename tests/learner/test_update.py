@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 import personalize.learner.hindsight as hindsight
+from personalize.config import LoraSettings
 from personalize.learner import HindsightLearner, Recipe
 from personalize.learner.recipe import OFFICIAL_LIVE, PAPER
 from personalize.model.folder import read_adapter
@@ -94,6 +95,18 @@ def test_fifty_steps_from_disk_equal_fifty_in_memory(base, tmp_path, monkeypatch
     assert from_disk.head and in_memory.head and from_disk.head.number == 50
     disk, memory = weights(Path(from_disk.head.path)), weights(Path(in_memory.head.path))
     assert all(torch.equal(tensor, memory[name]) for name, tensor in disk.items())
+
+
+def test_a_user_keeps_rank_alpha_and_targets(base, tmp_path):
+    """Settings are for new adapters: who began with rank 2 on one module goes on so."""
+    first = LoraSettings(r=2, lora_alpha=6, target_modules=("q_proj",))
+    life = Life(HindsightLearner(base, EVERY_TURN, first), tmp_path)
+    life.learn(experience(1))
+    life.learner = HindsightLearner(base, EVERY_TURN, LoraSettings(r=16, lora_alpha=16))
+    assert life.learn(experience(2)).outcome is Outcome.APPLIED
+    kept = read_adapter(tmp_path / "user0" / "2", base)
+    assert (kept.r, kept.lora_alpha) == (2, 6)
+    assert all(name.endswith("q_proj") for name in kept.target_modules) and len(kept.target_modules) == 2
 
 
 def test_lost_moments_start_anew(base, tmp_path):

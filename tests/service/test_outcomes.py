@@ -218,12 +218,7 @@ async def failed(home):
         return await final(app, reply)
 
 
-MISSING = pytest.mark.xfail(reason="the store has no look-up of turns by their prompt yet")
-
-
-@pytest.mark.parametrize(
-    "outcome", [pytest.param(o, marks=MISSING if o is Outcome.SKIPPED_EDITED_HISTORY else ()) for o in Outcome]
-)
+@pytest.mark.parametrize("outcome", Outcome)
 def test_outcome(outcome, tmp_path):
     carried, recorded = asyncio.run(SCENARIOS[outcome](tmp_path))
     assert recorded is outcome

@@ -113,6 +113,30 @@ def test_slow_rows_take_the_newest_result_of_make_test(root):
     assert results(root)["1.1d"] == "passed", "a recorded result stays"
 
 
+@pytest.mark.parametrize(
+    ("outcomes", "kind", "result"),
+    [
+        (["passed", "failed"], "fast", "failed"),
+        (["passed", "not run: no server"], "fast", "passed"),
+        (["passed", "not run: no server"], "postgres", "not run: no server"),
+        (["not run: no server"], "fast", "not run: no server"),
+        (["passed", "failed (expected: not yet)"], "fast", "failed (expected: not yet)"),
+    ],
+)
+def test_skipped_parameters_count_where_the_row_is_about_what_they_need(root, outcomes, kind, result):
+    claim = Row("1.1a", "c", "`tests/test_a.py::test_good`", kind, "missing", "")
+    runs = {"tests/test_a.py::test_good": (outcomes, "2026-01-01")}
+    assert accept.judge(claim, runs, {}, root).result == result
+
+
+def test_an_expected_failure_is_no_pass(root):
+    (root / "tests" / "test_a.py").write_text(
+        "import pytest\n@pytest.mark.xfail(reason='later')\ndef test_good(): assert 0\n"
+    )
+    accept.main(["--root", str(root), "--write"])
+    assert results(root)["1.1a"] == "failed (expected: later)"
+
+
 def test_a_result_seen_by_hand_can_be_noted(root, capsys):
     assert accept.main(["--root", str(root), "--record", "1.1f", "passed"]) == 0
     assert results(root)["1.1f"] == "passed"

@@ -4,12 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from scripts.acceptance import Row, read
+from scripts.acceptance import EVERYWHERE, Row, read
 from scripts.evidence import evidence
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = ROOT / "docs" / "acceptance.md"
-NEEDS_A_DEVICE = ("gpu", "postgres")
 
 
 def faults(row: Row, root: Path = ROOT) -> list[str]:
@@ -25,7 +24,7 @@ def faults(row: Row, root: Path = ROOT) -> list[str]:
             found.append(f"{row.id}: {name} asserts nothing")
         elif proof.skip == "always" and not row.result.startswith("not run: "):
             found.append(f"{row.id}: {name} is skipped, but the row gives no reason")
-        elif proof.skip == "conditional" and row.kind not in NEEDS_A_DEVICE and not row.result.startswith("not run: "):
+        elif proof.skip == "conditional" and row.kind in EVERYWHERE and not row.result.startswith("not run: "):
             found.append(f"{row.id}: {name} may be skipped, but its class is {row.kind}")
     if row.result in ("passed", "failed") and not row.date:
         found.append(f"{row.id}: {row.result}, but when?")

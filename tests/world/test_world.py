@@ -120,7 +120,9 @@ def test_the_later_preference_wins() -> None:
 
 
 def test_noise_changes_the_style_after_idle_blocks_only() -> None:
-    clean, noisy = ([dialogue(random.Random(seed), Course(noisy=flag)) for seed in range(1_500)] for flag in (False, True))
+    clean, noisy = (
+        [dialogue(random.Random(seed), Course(noisy=flag)) for seed in range(1_500)] for flag in (False, True)
+    )
     changed = sum(one.messages[-1] != other.messages[-1] for one, other in zip(clean, noisy, strict=True))
     assert 60 < changed < 260
     assert all(one.block for one, other in zip(clean, noisy, strict=True) if one.messages != other.messages)

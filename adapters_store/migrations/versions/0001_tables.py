@@ -128,6 +128,7 @@ def _create_queue_tables() -> None:
         _word("finish_reason", 16),
         _number("adapter_number", nullable=True),
         _word("base_digest"),
+        _word("prompt_key", 128, nullable=True),
         _word("prefix_key", 128, nullable=True),
         _word("reply_key", 128, nullable=True),
         _number("reply_chars"),
@@ -136,6 +137,7 @@ def _create_queue_tables() -> None:
         _number("num_bytes"),
     )
     op.create_index("ix_turns_created_s", "turns", ["created_s"])
+    op.create_index("ix_turns_prompt", "turns", ["user_id", "prompt_key", "created_s"])
     op.create_index("ix_turns_prefix", "turns", ["user_id", "prefix_key", "created_s"])
     op.create_index("ix_turns_reply", "turns", ["user_id", "reply_key", "created_s"])
     op.create_index("ix_turns_request_id", "turns", ["request_id"])
