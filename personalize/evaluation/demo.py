@@ -87,6 +87,8 @@ class Demo:
                     await self._chat(person)
         for person in self.people:
             person.after = await self._fresh_reply(person)
+            updates = await self.app.updates(person.name)
+            self.updates += sum(update.outcome is Outcome.APPLIED for update in updates)
 
     async def _chat(self, person: Person) -> None:
         """Let one person have one chat of at most six turns."""
@@ -98,6 +100,8 @@ class Demo:
             person.follow_ups += 1
             if person.follow_ups in CHECKPOINTS:
                 await self._measure(person, person.follow_ups)
+        await self.app.settled(person.name)  # an update that took longer than the typing is still this person's
+        await self._check_others(person)
 
     async def _say(self, person: Person, chat: Chat, said: Said) -> Reply:
         began = time.perf_counter()
@@ -109,9 +113,8 @@ class Demo:
         outcome = await self._while_typing(person, reply)
         if said.kind != "question":
             person.outcomes[outcome] += 1
-        self.stage.add(
-            Row(person.name, person.follow_ups, said, reply, outcome, reply_ms, self._last_update_ms(outcome))
-        )
+        update_ms = self.update_ms[-1] if outcome is Outcome.APPLIED and self.update_ms else None
+        self.stage.add(Row(person.name, person.follow_ups, said, reply, outcome, reply_ms, update_ms))
         return reply
 
     async def _while_typing(self, person: Person, reply: Reply) -> Outcome:
@@ -121,20 +124,16 @@ class Demo:
         await self.app.settled(person.name, timeout_s=TYPING_S)
         outcome = await self.app.outcome(reply.request_id)
         if outcome is Outcome.APPLIED:
-            await self._note_update(person)
+            newest = (await self.app.updates(person.name, limit=1))[0]
+            self.update_ms.append(newest.metrics["update_ms"])
+            await self._check_others(person)
         return outcome
 
-    async def _note_update(self, person: Person) -> None:
-        newest = (await self.app.updates(person.name))[0]
-        self.updates += 1
-        self.update_ms.append(newest.metrics.get("update_ms", 0.0))
+    async def _check_others(self, person: Person) -> None:
         now = await self._fingerprint()
-        others = {name for name in now if name != person.name}
+        others = [name for name in now if name != person.name]
         self.unchanged &= all(now[name] == self._fingerprints[name] for name in others)
         self._fingerprints = now
-
-    def _last_update_ms(self, outcome: Outcome) -> float | None:
-        return self.update_ms[-1] if outcome is Outcome.APPLIED and self.update_ms else None
 
     async def _fingerprint(self) -> dict[str, str]:
         """Return what every user is served with: version digest and logits on fixed prompts, in one mixed batch."""
@@ -143,9 +142,8 @@ class Demo:
     async def _measure(self, person: Person, follow_ups: int) -> None:
         rates = await measure(self.app, person.name, person.user.preferences, CHECKPOINTS[follow_ups])
         person.curve.append((follow_ups, rates))
-        self.stage.note(
-            f"{person.name}: after {follow_ups} follow-ups {rates.joint:.0%} of fresh replies hold both wishes"
-        )
+        share = f"{rates.joint:.0%} of fresh replies hold both wishes"
+        self.stage.note(f"{person.name}, after {follow_ups} follow-ups: {share}")
 
     async def _fresh_reply(self, person: Person) -> str:
         sampling = SamplingParams(temperature=1.0, max_tokens=MAX_REPLY_TOKENS, seed=1)
@@ -177,6 +175,7 @@ GOALS = {
     "preference_rate_before": ("<=", 0.1),
     "preference_rate_after": (">=", 0.9),
     "worst_user_after": (">=", 0.85),
+    "follow_ups": ("<=", 12),
     "cap_share": ("<=", 0.01),
     "other_users_unchanged": (">=", True),
     "control_user_drift": ("<=", 0.03),
@@ -235,9 +234,12 @@ def main(output: Path = Path("demo-output"), seed: int = 0, figures: Path | None
     console = Console()
     began = time.perf_counter()
     closing = asyncio.run(play(output, console, seed))
-    console.print(f"{time.perf_counter() - began:.0f} s")
+    seconds = time.perf_counter() - began
+    console.print(f"{seconds:.0f} s")
     if figures is not None:
-        record("loop", [_figure(name, closing) for name in closing], root=figures)
+        rows = [_figure(name, closing) for name in closing]
+        rows.append(measured("demo demo_s", round(seconds), unit="s", goal="<= 180", device="cpu", command="make demo"))
+        record("loop", rows, root=figures)
     print(json.dumps(closing))
     for name in missed(closing):
         relation, goal = GOALS[name]

@@ -1,4 +1,4 @@
-"""How often a user's wishes hold on fresh chats: held-out topics, temperature 1, nothing in the prompt but a question."""
+"""How often a user's wishes hold on fresh chats: held-out topics, temperature 1, a question and nothing else."""
 
 import asyncio
 from collections.abc import Sequence

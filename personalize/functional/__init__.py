@@ -1,4 +1,4 @@
-"""Pure tensor functions: what is minimised, and what decides whether there is something to learn. Imports torch only."""
+"""Pure tensor functions: what is minimised, and what decides if there is something to learn. Imports torch only."""
 
 from personalize.functional.divergence import forward_kl, reverse_kl, top_k_reverse_kl
 from personalize.functional.reduce import per_sequence_mean, per_sequence_sum

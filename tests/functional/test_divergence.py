@@ -1,5 +1,6 @@
 """Judges: hand arithmetic, autograd identities, and TRL's experimental SDPO losses as an independent oracle."""
 
+import itertools
 import math
 
 import pytest
@@ -70,7 +71,7 @@ def test_top_k_grows_to_the_whole(seed: int):
     student, teacher = (log_softmax(x.double(), -1) for x in draw(seed))
     whole = reverse_kl(student, teacher)
     parts = [top_k_reverse_kl(student, teacher, k) for k in (1, 4, 16, 32, 33)]
-    for smaller, larger in zip(parts, parts[1:], strict=False):
+    for smaller, larger in itertools.pairwise(parts):
         assert (larger - smaller).min() > -1e-6, "merging tokens can only lose divergence"
     torch.testing.assert_close(parts[-1], whole)
     assert (parts[0] >= -1e-9).all()
