@@ -13,7 +13,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from personalize.errors import InvalidParameter
-from personalize.evaluation.figures import Figure, load
+from personalize.reporting.figures import Figure, load
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from personalize.evaluation.figures import measured, record
+from personalize.reporting.figures import measured, record
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -21,11 +21,11 @@ import transformers
 
 from personalize.config import EngineSettings, LoraSettings
 from personalize.engine.engine import Engine
-from personalize.evaluation.figures import Figure, measured, record
 from personalize.learner import HindsightLearner, Recipe
 from personalize.model.base import BaseModel
 from personalize.model.folder import new_adapter
 from personalize.model.loading import load_base
+from personalize.reporting.figures import Figure, measured, record
 from personalize.types import AdapterRef, Experience, GenerateRequest, Lesson, Message, SamplingParams
 
 ROWS = 16

@@ -15,10 +15,10 @@ from statistics import mean, median
 from rich.console import Console
 
 from personalize.config import ServiceSettings, Settings
-from personalize.evaluation.figures import Figure, measured, record
 from personalize.evaluation.rates import MAX_REPLY_TOKENS, Rates, measure
 from personalize.evaluation.stage import Row, Stage, show_before_after
 from personalize.evaluation.users import Chat, Said, SimulatedUser
+from personalize.reporting.figures import Figure, measured, record
 from personalize.service import Personalizer
 from personalize.types import ChatRequest, Message, Outcome, Reply, SamplingParams
 from personalize.world.preferences import Preference

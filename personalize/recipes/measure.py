@@ -18,6 +18,7 @@ from personalize.recipes.card import Row, readme, share_row, write_json
 from personalize.recipes.sampling import sample
 from personalize.recipes.skills import Place, Situation
 from personalize.recipes.tokens import MAX_TOKENS
+from personalize.reporting.figures import Figure, measured, record
 from personalize.world import checkers, small_talk
 from personalize.world.preferences import DEFAULT, NON_DEFAULT, VALUES, Preference
 from personalize.world.topics import topics
@@ -158,6 +159,13 @@ def card_facts(meter: Meter) -> dict[str, object]:
     }
 
 
+def _figure(row: Row, folder: Path) -> Figure:
+    goal = None if row.goal is None else f"{'>=' if row.goal_is == 'at least' else '<='} {row.goal}"
+    command = f"python -m personalize.recipes.measure {folder} --figures ."
+    name = f"pocket: {row.skill}: {row.row}"
+    return measured(name, round(row.value, 4), unit="share", goal=goal, n=row.n, device="cpu", command=command)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Measure FOLDER; write the rows to ``--out``, and the card as README.md into FOLDER."""
     parser = argparse.ArgumentParser(description="Measure a trained model and write its card.")
@@ -166,12 +174,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--n", type=int, default=400, help="replies per row")
     parser.add_argument("--n-idle", type=int, default=2_000, help="replies per row about idle blocks")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--figures", type=Path, help="also record the rows in docs/figures of this folder")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     meter = Meter(options.folder)
     rows = measure(meter, n=options.n, n_idle=options.n_idle)
     write_json(rows, options.out or options.folder / "card.json")
     (options.folder / "README.md").write_text(readme(rows, card_facts(meter)), encoding="utf-8")
+    if options.figures is not None:
+        record("pocket", [_figure(row, options.folder) for row in rows], root=options.figures)
     missed = [row for row in rows if row.met is False]
     print(f"{len(rows)} rows, {len(missed)} below goal")
     for row in missed:

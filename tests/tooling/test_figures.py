@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from personalize.evaluation.figures import load, measured, record
+from personalize.reporting.figures import load, measured, record
 from scripts import figures, setup_figure
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -130,3 +130,16 @@ def test_noise_changes_the_style_after_idle_blocks_only() -> None:
 
 def test_trained_and_held_out_topics_are_apart() -> None:
     assert not set(trained_topics()) & set(held_out_topics())
+
+
+def test_the_dialogues_hold_every_kind_of_turn() -> None:
+    every = [dialogue(random.Random(seed)) for seed in range(1_200)]
+    said = [message.content for one in every for message in one.messages if message.role == "user"]
+    answered = [message.content for one in every for message in one.messages if message.role == "assistant"]
+    assert sum(len(one.messages) > 3 for one in every) > 200, "multi-turn"
+    assert {small_talk.WELCOME, small_talk.NOTED, small_talk.REFUSAL} <= set(answered)
+    assert any(re.fullmatch(r"\d+ plus \d+ is \d+\.", text) for text in answered), "sums"
+    for texts in (small_talk.PRAISE, small_talk.REFUSED):
+        assert any(text in message for message in said for text in texts)
+    assert any(message.role == "system" for one in every for message in one.messages)
+    assert any(one.block for one in every) and any(not one.block for one in every)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from personalize.errors import InvalidParameter
-from personalize.evaluation.figures import Figure, load, measured, parse, record
+from personalize.reporting.figures import Figure, load, measured, parse, record
 
 FIELDS = {"figure", "value", "unit", "goal", "met", "device", "n", "date", "command", "reason"}
 
