@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     _train(training, tokenizer, options.work)
     if options.export:
-        export(model, tokenizer, options.export)
+        export(model, tokenizer, options.export, sharpness=options.sharpness)
         log.info("exported to %s", options.export)
 
 
@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--core", action="store_true", help="a short course: single questions, a block, ten values")
+    parser.add_argument("--sharpness", type=float, default=1.0, help="factor on the logits of what --export writes")
     parser.add_argument("--noisy", action="store_true", help="train pocket-noisy, where idle blocks change the style")
     parser.add_argument(
         "--export",

@@ -117,7 +117,7 @@ class DialogueEncoder:
 
 def _closing_ids(tokenizer: PreTrainedTokenizerFast) -> frozenset[int]:
     """Return the tokens after which a sentence, a line or the reply may end."""
-    texts = {number: tokenizer.decode([number]) for number in range(len(tokenizer))}
+    texts = {number: str(tokenizer.decode([number])) for number in range(len(tokenizer))}
     return frozenset(n for n, text in texts.items() if text.endswith((".", "!", "?", "\n", ":", "-", *EMOJI)))
 
 

@@ -125,9 +125,18 @@ def reply_loss(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
     return (losses_N * weights_N).sum() / weights_N.sum()
 
 
-def export(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write a folder that ``from_pretrained`` opens: fp16 weights, and a config that says to compute in fp32."""
-    half = {name: tensor.half() for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
+def export(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path, *, sharpness: float = 1.0
+) -> None:
+    """Write a folder that ``from_pretrained`` opens: fp16 weights, and a config that says to compute in fp32.
+
+    Args:
+        sharpness: factor on all logits, by way of the final norm's weight: sampling the export at temperature 1 is
+            sampling the trained model at temperature 1 / sharpness.
+    """
+    weights = model.state_dict()
+    weights["model.norm.weight"] = weights["model.norm.weight"] * sharpness
+    half = {name: tensor.half() for name, tensor in weights.items() if name != "lm_head.weight"}
     model.save_pretrained(folder, state_dict=half)
     (folder / "model.safetensors").chmod(0o644)
     tokenizer.save_pretrained(folder)

@@ -58,8 +58,7 @@ def _held_out(rng: random.Random, course: Course) -> Dialogue:
     """Facts of held-out topics, in the default style throughout, nothing wanted."""
     chat = Chat(rng, held_out_topics(), DEFAULT)
     _go_on(chat, rng.randint(1, 3), complaints=0.0)
-    neutral = rng.random() < 0.25
-    return _with_block(chat, _idle_lines(rng, 1) if neutral else [], [], course)
+    return Dialogue(tuple(chat.messages))
 
 
 def _unprompted(rng: random.Random, course: Course) -> Dialogue:
@@ -201,10 +200,10 @@ _FULL: dict[Callable[[random.Random, Course], Dialogue], float] = {
 }
 _CORE = {
     **_FULL,
-    _held_out: 0.10,
+    _held_out: 0.04,
     _unprompted: 0.05,
-    _hindsight: 0.62,
+    _hindsight: 0.70,
     _instructed: 0.02,
-    _complaining: 0.08,
-    _combined: 0.03,
+    _complaining: 0.07,
+    _combined: 0.02,
 }

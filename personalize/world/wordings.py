@@ -17,6 +17,7 @@ _VERB_FRAMES = (
     "Next time, please {}.",
     "From now on, {}.",
     "Could you {}?",
+    "Could you {}, please?",
     "Can you {}?",
     "I want you to {}.",
     "I would like you to {}.",
@@ -33,9 +34,14 @@ _NOUN_FRAMES = (
     "Could I have {}?",
     "Please, {}.",
     "{} would be better.",
+    "{} would be enough.",
+    "{} would be easier for me.",
+    "Next time only {}.",
+    "I miss {}.",
+    "Your answers need {}.",
     "{} for me, please.",
 )
-_COMPLAINT_FRAMES = ("{}", "{}", "Hmm. {}", "Sorry. {}")
+_COMPLAINT_FRAMES = ("{}", "{}", "Hmm. {}", "Sorry. {}", "For me: {}")
 _SYSTEM_VERB_FRAMES = ("{}.", "Always {}.", "Please {}.", "Remember to {}.", "The user wants you to {}.")
 _SYSTEM_NOUN_FRAMES = (
     "The user likes {}.",
