@@ -1,8 +1,7 @@
 # Every target makes the virtual environment when it is missing or older than the lists of packages.
 #
 # PYTHON         the interpreter to build the environment with (3.11 or newer)
-# TORCH_INSTALL  how pip is asked for torch; for a CPU build from PyTorch's own index:
-#                make demo TORCH_INSTALL="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
+# TORCH_INSTALL  how pip is asked for torch: any of pip's arguments, such as the index of CPU builds
 # MODEL, DEVICE  passed to `make study` and `make bench` where given
 
 SHELL := /bin/bash
