@@ -32,6 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     torch.set_num_threads(options.threads)
+    torch.set_flush_denormal(True)  # gradients of a confident model are full of them, and each costs a hundred cycles
     torch.manual_seed(options.seed)
     tokenizer = _tokenizer(options.work / "tokenizer")
     model = build(tokenizer)

@@ -125,6 +125,8 @@ class Runtime:
     # -- on the device thread ---------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        # Gradients of a confident model are full of denormal numbers, each of which costs a CPU a hundred cycles.
+        torch.set_flush_denormal(True)
         if self._settings.num_threads is not None:
             torch.set_num_threads(self._settings.num_threads)
         try:
