@@ -50,16 +50,16 @@ class Person:
 
 
 def cast(seed: int = 0) -> list[Person]:
-    """Return three users with two wishes each, no dimension shared by all, and one with learning off."""
+    """Return three users with two wishes each, no dimension shared by all three, and one with learning off."""
 
     def person(name: str, *wishes: tuple[str, str], learns: bool = True) -> Person:
         return Person(SimulatedUser(name, tuple(Preference(*wish) for wish in wishes), seed), learns)
 
     return [
-        person("ada", ("length", "short"), ("emoji", "emoji")),
-        person("ben", ("format", "bullets"), ("closing", "question")),
-        person("cleo", ("greeting", "greeting"), ("signoff", "signoff")),
-        person("dana", ("length", "short"), ("format", "bullets"), learns=False),
+        person("ada", ("format", "bullets"), ("tone", "casual")),
+        person("ben", ("greeting", "greeting"), ("format", "numbered")),
+        person("cleo", ("tone", "formal"), ("example", "example")),
+        person("dana", ("format", "bullets"), ("tone", "formal"), learns=False),
     ]
 
 
