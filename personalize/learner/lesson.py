@@ -54,7 +54,10 @@ class Pupil:
         """Return what the recipe remembers once this update is published."""
         old = self.lesson.state
         newest = self.lesson.experience.turn_id
-        replay = (*(turn for turn in old.replay if turn != newest), newest)
+        replay = tuple(turn for turn in old.replay if turn != newest)
+        # Where the chat itself already tells the wish, teacher and student agree: such a turn is not worth a replay.
+        if self.metrics["informative"]:
+            replay = (*replay, newest)
         return LearningState(
             block=tuple(turn.turn_id for turn in self.block),
             replay=replay[len(replay) - recipe.max_memory :] if len(replay) > recipe.max_memory else replay,

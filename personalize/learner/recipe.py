@@ -24,7 +24,7 @@ class Recipe:
             None lets every follow-up in.
         block_size: most follow-ups that the teacher is told together; 1 tells only the newest.
         train_uninformative: take a step, under the standing block, also on turns whose follow-up did not enter.
-        replay: earlier turns of the same user trained along, the newest first.
+        replay: earlier informative turns of the same user trained along, the newest first.
         num_steps: optimizer steps per update, K.
         lr, beta1, beta2, eps: Adam's.
         max_grad_norm: per-user clip of the gradient's norm.
