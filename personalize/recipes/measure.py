@@ -66,9 +66,18 @@ class Meter:
         return share_row("plain answers", row, hits, n)
 
 
-def measure(meter: Meter, *, n: int = 400, n_idle: int = 2_000) -> list[Row]:
-    """Return every row of the card."""
-    return [*_singles(meter, n), *_several(meter, n), *_special(meter, n), *_untold(meter, n_idle), *_plain(meter, n)]
+def measure(meter: Meter, *, n: int = 400, n_other: int | None = None, n_idle: int = 2_000) -> list[Row]:
+    """Return every row of the card.
+
+    Args:
+        n: replies per row on one preference in the hindsight block, the skill that learning stands on.
+        n_other: replies per row on everything else that is told; None means n.
+        n_idle: replies per row about idle blocks.
+    """
+    other = n if n_other is None else n_other
+    singles = [single(meter, place, one, n if place == "block" else other) for place in PLACES for one in NON_DEFAULT]
+    told = [*_several(meter, other), *_special(meter, other)]
+    return [*singles, *told, *_untold(meter, n_idle), *_plain(meter, other)]
 
 
 def single(meter: Meter, place: Place, preference: Preference, n: int) -> Row:
@@ -76,10 +85,6 @@ def single(meter: Meter, place: Place, preference: Preference, n: int) -> Row:
     return meter.obedience(
         f"one preference, {PLACES[place]}", str(preference), lambda rng: skills.told(place, [preference], rng), n, 0.98
     )
-
-
-def _singles(meter: Meter, n: int) -> list[Row]:
-    return [single(meter, place, one, n) for place in PLACES for one in NON_DEFAULT]
 
 
 def _several(meter: Meter, n: int) -> list[Row]:
@@ -172,13 +177,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path, help="rows as JSON (default: FOLDER/card.json)")
     parser.add_argument("--n", type=int, default=400, help="replies per row")
+    parser.add_argument("--n-other", type=int, help="replies per row outside the hindsight block (default: n)")
     parser.add_argument("--n-idle", type=int, default=2_000, help="replies per row about idle blocks")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--figures", type=Path, help="also record the rows in docs/figures of this folder")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
+    torch.set_flush_denormal(True)
     meter = Meter(options.folder)
-    rows = measure(meter, n=options.n, n_idle=options.n_idle)
+    rows = measure(meter, n=options.n, n_other=options.n_other, n_idle=options.n_idle)
     write_json(rows, options.out or options.folder / "card.json")
     (options.folder / "README.md").write_text(readme(rows, card_facts(meter)), encoding="utf-8")
     if options.figures is not None:
