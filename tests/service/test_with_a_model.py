@@ -34,7 +34,8 @@ def settings(model: Path, home: Path) -> Settings:
     # "always": a random model's replies need not move, and every follow-up is to make a version here
     service = ServiceSettings(learning="always", max_tokens=16)
     engine = EngineSettings(max_num_seqs=4)
-    return Settings(model=str(model), home=home, device="cpu", service=service, engine=engine)
+    recipe = {"lr": 1e-3, "num_steps": 1}  # a random model falls silent where it is pulled hard
+    return Settings(model=str(model), home=home, device="cpu", service=service, engine=engine, recipe=recipe)
 
 
 async def say(app, user, *texts, sampling=GREEDY):

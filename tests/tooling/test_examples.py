@@ -58,6 +58,9 @@ def archive(tmp_path_factory) -> Path:
             torch.manual_seed(number)
             config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
             model = get_peft_model(AutoModelForCausalLM.from_pretrained(path()), config)
+            for key, weight in model.named_parameters():
+                if "lora_B" in key:
+                    weight.data.mul_(20)  # the embedded model is sure of what it says
             name = f"u_{'0' * 32}@{number}-{'a' * 16}"
             model.save_pretrained(str(folder / name))
             for file in sorted((folder / name).iterdir()):
