@@ -154,7 +154,11 @@ def _of_test(outcomes: list[str], kind: str) -> str:
 def _figure(name: str, figures: Results) -> tuple[str, str]:
     """The recorded figure; for a name that ends in ``*`` the worst of all that begin so."""
     matching = [pair for known, pair in figures.items() if known == name or fnmatchcase(known, name)]
-    return min(matching, key=lambda pair: _rank(pair[0]), default=("missing", ""))
+    return min(matching, key=lambda pair: (_rank(pair[0]), -_distance(pair[0])), default=("missing", ""))
+
+
+def _distance(result: str) -> float:
+    return float(result.split()[2]) if result.startswith("missed by ") else 0.0
 
 
 def worst(results: Iterable[str]) -> str:
