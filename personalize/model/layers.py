@@ -6,8 +6,7 @@ Shrink (A) and expand (B) are two batched products over contiguous stacks: one g
 of rows in a group. The form depends on the batch's shape only, never on whose adapters are in it, so neighbours cannot
 change a row's last bit. Rows of the base model meet zero stacks and add exactly zero.
 
-Source: Punica (arXiv 2310.18547) for shrink and expand; the stacked form was the fastest of those measured
-(docs/decisions).
+Source: Punica (arXiv 2310.18547) for shrink and expand.
 """
 
 import torch

@@ -6,6 +6,8 @@
 import argparse
 import math
 import random
+import shlex
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -164,9 +166,8 @@ def card_facts(meter: Meter) -> dict[str, object]:
     }
 
 
-def _figure(row: Row, folder: Path) -> Figure:
+def _figure(row: Row, command: str) -> Figure:
     goal = None if row.goal is None else f"{'>=' if row.goal_is == 'at least' else '<='} {row.goal}"
-    command = f"python -m personalize.recipes.measure {folder} --figures ."
     name = f"pocket: {row.skill}: {row.row}"
     return measured(name, round(row.value, 4), unit="share", goal=goal, n=row.n, device="cpu", command=command)
 
@@ -189,7 +190,8 @@ def main(arguments: list[str] | None = None) -> None:
     write_json(rows, options.out or options.folder / "card.json")
     (options.folder / "README.md").write_text(readme(rows, card_facts(meter)), encoding="utf-8")
     if options.figures is not None:
-        record("pocket", [_figure(row, options.folder) for row in rows], root=options.figures)
+        command = shlex.join(["python", "-m", "personalize.recipes.measure", *(arguments or sys.argv[1:])])
+        record("pocket", [_figure(row, command) for row in rows], root=options.figures)
     missed = [row for row in rows if row.met is False]
     print(f"{len(rows)} rows, {len(missed)} below goal")
     for row in missed:
