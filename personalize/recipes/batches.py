@@ -25,13 +25,30 @@ class Batch(NamedTuple):
 
 
 class Batches:
-    """An endless row of pools of batches."""
+    """An endless row of pools of batches.
 
-    def __init__(self, encoder: DialogueEncoder, *, seed: int, num_tokens: int, course: Course = FULL_COURSE) -> None:
+    Args:
+        encoder: writes dialogues as ids.
+        seed: of every draw.
+        num_tokens: padded size of a batch.
+        course: what is taught.
+        course_tokens: length of the course; pools beyond it belong to its last lesson.
+    """
+
+    def __init__(
+        self,
+        encoder: DialogueEncoder,
+        *,
+        seed: int,
+        num_tokens: int,
+        course: Course = FULL_COURSE,
+        course_tokens: int = 1,
+    ) -> None:
         self._encoder = encoder
         self._seed = seed
         self._num_tokens = num_tokens
         self._course = course
+        self._course_tokens = course_tokens
 
     def starting_at(self, pool: int) -> Iterator[tuple[int, Batch]]:
         """Yield (index of the next pool, batch); the index is this pool's until its last batch is out."""
@@ -43,10 +60,11 @@ class Batches:
 
     def _pool(self, index: int) -> list[Batch]:
         rng = random.Random(f"{self._seed}:{index}")
+        share = index * self._num_tokens * _POOL_BATCHES / self._course_tokens
         encoded: list[Encoded] = []
         room = self._num_tokens * _POOL_BATCHES
         while room > 0:
-            one = self._encoder.encode(dialogue(rng, self._course))
+            one = self._encoder.encode(dialogue(rng, self._course, share))
             if len(one.ids) <= MAX_TOKENS:
                 encoded.append(one)
                 room -= len(one.ids)

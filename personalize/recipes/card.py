@@ -24,15 +24,11 @@ embeddings; weights stored in fp16, computed in fp32), trained from nothing on s
 **What it is.** A test instrument. It is meant to know {topics} everyday topics with six facts each, and to obey
 nine dimensions of style ({dimensions}) when it is told about them: in a hindsight block, in a system prompt, or by
 a complaint earlier in the chat. How far it does is in the tables below. Untold, it writes three facts in plain
-prose, with a little random variation. It was *built* to have this skill, so that personalization by hindsight can
+prose. It was *built* to have this skill, so that personalization by hindsight can
 be shown and tested on a laptop.
 
 **What it is not.** An assistant. It knows no English beyond its corpus, no fact beyond its topics, and answers
 everything else with "{refusal}". What it shows says little about how much a large model would gain.
-
-**This version.** A first, short-trained one that misses most of its goals. Its data and rates were changed several
-times on the way (docs/dev-log.md has the table), so no single command reproduces it; its logits are sharpened by 2,
-so that temperature 1 is what temperature 0.5 was in training.
 
 **How it was measured.** Sampling at temperature 1; topics whose facts were only ever trained in the default style;
 wordings that were never trained. A reply counts when the rule of every stated preference holds. Intervals: Wilson,

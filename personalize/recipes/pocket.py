@@ -6,8 +6,10 @@ newest checkpoint as a folder that ``from_pretrained`` opens.
 
 import argparse
 import logging
+import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -40,9 +42,10 @@ def main(arguments: list[str] | None = None) -> None:
         DialogueEncoder(tokenizer),
         seed=options.seed,
         num_tokens=options.tokens_per_step,
-        course=Course(options.noisy, options.core),
+        course=Course(options.noisy),
+        course_tokens=options.tokens,
     )
-    training = Training(model, batches, minutes=options.minutes)
+    training = Training(model, batches, num_tokens=options.tokens)
     resumed = training.resume(options.work)
     log.info(
         "%d parameters, %s at step %d", model.num_parameters(), "resumed" if resumed else "new", training.progress.step
@@ -56,11 +59,10 @@ def main(arguments: list[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Train the embedded model.")
     parser.add_argument("--work", type=Path, default=Path("runs/pocket"), help="checkpoints and intermediate exports")
-    parser.add_argument("--minutes", type=float, default=70.0, help="training time; it sets the schedule")
+    parser.add_argument("--tokens", type=int, default=15_000_000, help="length of the course; it sets the schedule")
     parser.add_argument("--tokens-per-step", type=int, default=4_000)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--core", action="store_true", help="a short course: single questions, a block, ten values")
     parser.add_argument("--sharpness", type=float, default=1.0, help="factor on the logits of what --export writes")
     parser.add_argument("--noisy", action="store_true", help="train pocket-noisy, where idle blocks change the style")
     parser.add_argument(
@@ -80,11 +82,11 @@ def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def _train(training: Training, tokenizer: PreTrainedTokenizerFast, work: Path) -> None:
-    """Run to the end of the time budget, with a checkpoint every five minutes and at the end."""
+    """Run to the end of the course, with a checkpoint every five minutes, when interrupted and at the end."""
     logged = saved = time.monotonic()
     with Bar(disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("pocket", total=1.0)
-        for progress in training.run():
+        for progress in _until_interrupted(training):
             bar.update(task, completed=training.share, description=f"loss {progress.loss:.3f}")
             if time.monotonic() - logged > _LOG_EVERY_S:
                 logged = time.monotonic()
@@ -93,6 +95,18 @@ def _train(training: Training, tokenizer: PreTrainedTokenizerFast, work: Path) -
                 saved = time.monotonic()
                 _checkpoint(training, tokenizer, work)
     _checkpoint(training, tokenizer, work)
+
+
+def _until_interrupted(training: Training) -> Iterator[Progress]:
+    """Yield after every step; stop between two steps when the process is asked to end."""
+    asked: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda got, _: asked.append(got))
+    for progress in training.run():
+        yield progress
+        if asked:
+            log.info("asked to stop")
+            return
 
 
 def _report(progress: Progress, eta_s: float) -> None:

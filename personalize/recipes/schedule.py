@@ -1,4 +1,4 @@
-"""The learning rate as a function of training time: warm-up, constant, linear decay to nothing."""
+"""The learning rate over the course: warm-up, constant, linear decay to nothing."""
 
 WARM_UP_STEPS = 60
 DECAY_SHARE = 0.35
@@ -9,6 +9,6 @@ def rate(step: int, progress: float) -> float:
 
     Args:
         step: steps done.
-        progress: share of the time budget that is used, 0 to 1.
+        progress: share of the course that is over, 0 to 1.
     """
     return min(1.0, (step + 1) / WARM_UP_STEPS) * min(1.0, max(0.0, 1.0 - progress) / DECAY_SHARE)

@@ -98,9 +98,10 @@ def _earlier(
 ) -> list[Message]:
     """Return a question with its default reply, the complaint, and the reply told again in the new style."""
     topic = topic or rng.choice(held_out_topics())
+    asked, start = small_talk.asked(topic, rng)
     return [
-        Message("user", small_talk.question(topic, rng)),
-        Message("assistant", compose(topic, DEFAULT, rng)),
+        Message("user", asked),
+        Message("assistant", compose(topic, DEFAULT, rng, start=start)),
         Message("user", " ".join(lines)),
-        Message("assistant", compose(topic, styled(DEFAULT, preferences), rng)),
+        Message("assistant", compose(topic, styled(DEFAULT, preferences), rng, start=start)),
     ]

@@ -1,7 +1,7 @@
-"""Train pocket for a number of minutes; a run can be stopped and taken up again.
+"""Train pocket for a number of tokens; a run can be stopped and taken up again.
 
-Targets are the replies and their end tokens. Hidden matrices move by Muon, embeddings and norms by AdamW; elapsed
-training time sets the schedule, so a time budget is kept on any machine.
+Targets are the replies and their end tokens. Hidden matrices move by Muon, embeddings and norms by AdamW. The tokens
+seen set the schedule, so every machine runs the same course, however fast it is.
 """
 
 import json
@@ -45,25 +45,25 @@ class Progress:
 class Training:
     """One run: the model, its optimizers and where they stand."""
 
-    def __init__(self, model: LlamaForCausalLM, batches: Batches, *, minutes: float) -> None:
+    def __init__(self, model: LlamaForCausalLM, batches: Batches, *, num_tokens: int) -> None:
         self.model = model
         self.progress = Progress()
         self._batches = batches
-        self._budget_s = minutes * 60
+        self._num_tokens = num_tokens
         self._optimizers = _optimizers(model)
 
     @property
     def share(self) -> float:
-        """Return the used share of the time budget."""
-        return min(1.0, self.progress.elapsed_s / self._budget_s)
+        """Return the share of the course that is over."""
+        return min(1.0, self.progress.num_tokens / self._num_tokens)
 
     @property
     def eta_s(self) -> float:
-        """Return the training time that is left."""
-        return max(0.0, self._budget_s - self.progress.elapsed_s)
+        """Return the training time that is left at the mean speed so far."""
+        return max(0.0, self._num_tokens - self.progress.num_tokens) / max(self.progress.tokens_per_s, 1.0)
 
     def run(self) -> Iterator[Progress]:
-        """Step until the time is used up, and yield after every step."""
+        """Step to the end of the course, and yield after every step."""
         source = self._batches.starting_at(self.progress.pool)
         while self.share < 1:
             started = time.perf_counter()

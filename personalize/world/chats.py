@@ -1,22 +1,17 @@
 """A chat under construction: whose turn it is, which style holds, what the last topic was."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from personalize.world import small_talk, wordings
-from personalize.world.preferences import NON_DEFAULT, PREFERENCES, VALUES, Preference, Style, styled
+from personalize.world.preferences import DEFAULT, NON_DEFAULT, PREFERENCES, VALUES, Preference, Style, styled
 from personalize.world.replies import compose
 from personalize.world.topics import Topic
 
-FULL = {one: 0.5 if one.is_default else 1.0 for one in PREFERENCES}
-"""How often every preference is told."""
-_CORE = {"length=short", "format=bullets", "emoji=emoji", "greeting=greeting", "example=example", "heading=heading"}
-CORE = {
-    one: 1.0 if str(one) in _CORE else 0.5 if one.dimension == "tone" and not one.is_default else 0.1 for one in FULL
-}
-"""The same for a short training, which can afford a few values only."""
-_BASE_RATE = 0.06
+_DEFAULT_SHARE = 0.15
+"""How often a wish asks for what is so anyway, against one that asks for something else."""
+_WEIGHTS = {one: _DEFAULT_SHARE if one.is_default else 1.0 for one in PREFERENCES}
 _LEADS = ("Okay.", "Now something else.", "Next question.")
 
 
@@ -39,25 +34,18 @@ class Dialogue:
     block: tuple[str, ...] = ()
 
 
-def base_style(rng: random.Random) -> dict[str, str]:
-    """Return the default style, each other value drawn with a small probability of its own."""
-    drawn = [preference for preference in NON_DEFAULT if rng.random() < _BASE_RATE]
-    rng.shuffle(drawn)
-    return styled({dimension: values[0] for dimension, values in VALUES.items()}, drawn)
-
-
 @dataclass
 class Chat:
     """Messages so far, and the style that the next reply about a topic has."""
 
     rng: random.Random
     topics: Sequence[Topic]
-    style: Style
-    told: Mapping[Preference, float] = field(default_factory=lambda: FULL)
-    """How often every preference is told."""
+    style: Style = field(default_factory=lambda: DEFAULT)
     messages: list[Message] = field(default_factory=list)
     subject: Topic | str = ""
     """What the last user message calls for: a topic, or the one plain answer."""
+    start: int = 0
+    """The fact of the topic that a reply begins with; it depends on how the question was put."""
     last_topic: Topic | None = None
 
     def preference(self) -> Preference:
@@ -67,7 +55,7 @@ class Chat:
             dimension = self.rng.choice(unusual).dimension
             others = [value for value in VALUES[dimension] if value != self.style[dimension]]
             return Preference(dimension, self.rng.choice(others))
-        return self.rng.choices(tuple(self.told), tuple(self.told.values()))[0]
+        return self.rng.choices(tuple(_WEIGHTS), tuple(_WEIGHTS.values()))[0]
 
     def preferences(self, count: int) -> list[Preference]:
         """Draw ``count`` preferences; rarely two of them are about one dimension."""
@@ -87,7 +75,7 @@ class Chat:
         """Ask about a new topic, perhaps after ``prefix`` and with preferences in the question itself."""
         topic = self.rng.choice([topic for topic in self.topics if topic is not self.last_topic])
         said = [wordings.say(one, self.rng) for one in told]
-        asked = small_talk.question(topic, self.rng)
+        asked, self.start = small_talk.asked(topic, self.rng)
         parts = [prefix, *said, asked] if self.rng.random() < 0.7 else [prefix, asked, *said]
         self._say(" ".join(part for part in parts if part), topic)
         self.style = styled(self.style, told)
@@ -111,7 +99,9 @@ class Chat:
     def reply(self, style: Style | None = None) -> None:
         """Answer the last message, in ``style`` instead of the chat's own if given."""
         subject = self.subject
-        text = subject if isinstance(subject, str) else compose(subject, style or self.style, self.rng)
+        text = (
+            subject if isinstance(subject, str) else compose(subject, style or self.style, self.rng, start=self.start)
+        )
         self.messages.append(Message("assistant", text))
 
     def _say(self, text: str, subject: Topic | str) -> None:

@@ -6,47 +6,72 @@ questions change nothing. All other dimensions keep the dialogue's random base s
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from personalize.world import small_talk, wordings
-from personalize.world.chats import CORE, FULL, Chat, Dialogue, base_style
-from personalize.world.preferences import DEFAULT, NON_DEFAULT, Preference, styled
+from personalize.world.chats import Chat, Dialogue
+from personalize.world.preferences import NON_DEFAULT, Preference, styled
 from personalize.world.topics import held_out_topics, trained_topics
 
-_COUNTS = (1, 2, 3, 4)
-_COUNT_WEIGHTS = (0.28, 0.34, 0.26, 0.12)
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """A mixture of dialogues.
+
+    Attributes:
+        kinds: how often every kind of dialogue comes.
+        counts: how often one, two, three or four preferences are told in a block.
+        history: share of the blocks about a later turn than the first.
+        idle: share of the blocks in which other lines stand between the preferences.
+    """
+
+    kinds: "Mapping[Kind, float]"
+    counts: tuple[float, float, float, float]
+    history: float
+    idle: float
 
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """What is taught.
+    """What is taught when: single wishes first, then several, then everything that a chat can bring.
 
     Args:
         noisy: let a block that states no preference change the style at random in half of the dialogues.
-        core: a short training: mostly single questions with a block, and mostly the values of ``chats.CORE``.
     """
 
     noisy: bool = False
-    core: bool = False
+
+    def lesson(self, share: float) -> Lesson:
+        """Return the mixture that is due when ``share`` of the course, 0 to 1, is over."""
+        return _FIRST if share < 0.1 else _SECOND if share < 0.3 else _LAST
 
 
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """Where a dialogue is built."""
+
+    rng: random.Random
+    lesson: Lesson
+    noisy: bool
+
+    def chat(self) -> Chat:
+        return Chat(self.rng, trained_topics())
+
+
+Kind = Callable[[_Room], Dialogue]
 FULL_COURSE = Course()
 
 
-def dialogue(rng: random.Random, course: Course = FULL_COURSE) -> Dialogue:
-    """Return one training dialogue; ``rng`` is the only source of chance."""
-    kinds = _CORE if course.core else _FULL
-    (kind,) = rng.choices(list(kinds), list(kinds.values()))
-    return kind(rng, course)
+def dialogue(rng: random.Random, course: Course = FULL_COURSE, share: float = 1.0) -> Dialogue:
+    """Return one training dialogue; ``rng`` is the only source of chance.
 
-
-def _chat(rng: random.Random, course: Course) -> Chat:
-    return Chat(rng, trained_topics(), base_style(rng), CORE if course.core else FULL)
-
-
-def _num_told(rng: random.Random) -> int:
-    return rng.choices(_COUNTS, _COUNT_WEIGHTS)[0]
+    Args:
+        share: how much of the course is over, 0 to 1.
+    """
+    lesson = course.lesson(share)
+    (kind,) = rng.choices(list(lesson.kinds), list(lesson.kinds.values()))
+    return kind(_Room(rng, lesson, course.noisy))
 
 
 def _num_turns(rng: random.Random) -> int:
@@ -54,62 +79,65 @@ def _num_turns(rng: random.Random) -> int:
     return rng.randint(6, 15) if rng.random() < 0.035 else rng.choices((0, 1, 2, 3), (0.35, 0.35, 0.2, 0.1))[0]
 
 
-def _held_out(rng: random.Random, course: Course) -> Dialogue:
+def _held_out(room: _Room) -> Dialogue:
     """Facts of held-out topics, in the default style throughout, nothing wanted."""
-    chat = Chat(rng, held_out_topics(), DEFAULT)
-    _go_on(chat, rng.randint(1, 3), complaints=0.0)
+    chat = Chat(room.rng, held_out_topics())
+    _go_on(chat, room.rng.randint(1, 3), complaints=0.0)
     return Dialogue(tuple(chat.messages))
 
 
-def _unprompted(rng: random.Random, course: Course) -> Dialogue:
-    chat = _chat(rng, course)
-    _go_on(chat, 1 + _num_turns(rng), complaints=0.0)
+def _unprompted(room: _Room) -> Dialogue:
+    chat = room.chat()
+    _go_on(chat, 1 + _num_turns(room.rng), complaints=0.0)
     return Dialogue(tuple(chat.messages))
 
 
-def _hindsight(rng: random.Random, course: Course) -> Dialogue:
+def _hindsight(room: _Room) -> Dialogue:
     """Preferences in the block and nowhere else."""
-    chat = _chat(rng, course)
-    if rng.random() < (0.12 if course.core else 0.35):
-        _go_on(chat, 1 + _num_turns(rng), complaints=0.0, last_reply=False)
+    chat = room.chat()
+    if room.rng.random() < room.lesson.history:
+        _go_on(chat, 1 + _num_turns(room.rng), complaints=0.0, last_reply=False)
     else:
         chat.ask()
-    return _told_in_block(chat, course)
+    return _told_in_block(chat, room)
 
 
-def _neutral_block(rng: random.Random, course: Course) -> Dialogue:
+def _neutral_block(room: _Room) -> Dialogue:
     """A block that states no preference: the reply is as if there were none."""
-    chat = _chat(rng, course)
-    if rng.random() < 0.25:
-        chat.instruct(chat.preferences(rng.choice((1, 2))))
-    _go_on(chat, 1 + (_num_turns(rng) if rng.random() < 0.4 else 0), complaints=0.3, last_reply=False)
-    return _with_block(chat, _idle_lines(rng, rng.choice((1, 1, 1, 2, 3))), [], course)
+    chat, rng = room.chat(), room.rng
+    if rng.random() < room.lesson.history:
+        if rng.random() < 0.5:
+            chat.instruct(chat.preferences(rng.choice((1, 2))))
+        _go_on(chat, 1 + _num_turns(rng), complaints=0.3, last_reply=False)
+    else:
+        chat.ask()
+    return _with_block(chat, _idle_lines(rng, rng.choice((1, 1, 1, 2, 3))), [], room)
 
 
-def _instructed(rng: random.Random, course: Course) -> Dialogue:
-    chat = _chat(rng, course)
-    chat.instruct(chat.preferences(rng.choices((1, 2, 3), (0.45, 0.35, 0.2))[0]))
-    _go_on(chat, 1 + _num_turns(rng), complaints=0.0)
+def _instructed(room: _Room) -> Dialogue:
+    chat = room.chat()
+    chat.instruct(chat.preferences(room.rng.choices((1, 2, 3), (0.45, 0.35, 0.2))[0]))
+    _go_on(chat, 1 + _num_turns(room.rng), complaints=0.0)
     return Dialogue(tuple(chat.messages))
 
 
-def _complaining(rng: random.Random, course: Course) -> Dialogue:
-    chat = _chat(rng, course)
+def _complaining(room: _Room) -> Dialogue:
+    chat = room.chat()
     _go_on(chat, 1, complaints=0.0)
     _complaint(chat)
     chat.reply()
-    _go_on(chat, _num_turns(rng), complaints=0.35)
+    _go_on(chat, _num_turns(room.rng), complaints=0.35)
     return Dialogue(tuple(chat.messages))
 
 
-def _combined(rng: random.Random, course: Course) -> Dialogue:
+def _combined(room: _Room) -> Dialogue:
     """A system prompt, complaints and a block together."""
-    chat = _chat(rng, course)
+    chat, rng = room.chat(), room.rng
     if rng.random() < 0.6:
         chat.instruct(chat.preferences(rng.choice((1, 1, 2, 3))))
     _go_on(chat, 1 + rng.randint(1, 2), complaints=0.6, last_reply=False)
     if rng.random() < 0.7:
-        return _told_in_block(chat, course)
+        return _told_in_block(chat, room)
     chat.reply()
     return Dialogue(tuple(chat.messages))
 
@@ -139,15 +167,15 @@ def _complaint(chat: Chat) -> None:
         chat.ask(told=told)
 
 
-def _told_in_block(chat: Chat, course: Course) -> Dialogue:
-    """End ``chat`` with a block that states preferences, in a third of the blocks among idle lines."""
-    rng = chat.rng
-    told = chat.preferences(_num_told(rng))
+def _told_in_block(chat: Chat, room: _Room) -> Dialogue:
+    """End ``chat`` with a block that states preferences, some of them among idle lines."""
+    rng = room.rng
+    told = chat.preferences(rng.choices((1, 2, 3, 4), room.lesson.counts)[0])
     lines = [_block_line(chat, one) for one in told]
-    if rng.random() < 0.3:
+    if rng.random() < room.lesson.idle:
         for idle in _idle_lines(rng, rng.choice((1, 1, 2))):
             lines.insert(rng.randint(0, len(lines)), idle)
-    return _with_block(chat, lines, told, course)
+    return _with_block(chat, lines, told, room)
 
 
 def _block_line(chat: Chat, told: Preference) -> str:
@@ -176,34 +204,46 @@ def _idle_line(rng: random.Random) -> str:
     return rng.choice((small_talk.addition, small_talk.out_of_bounds))(rng).message
 
 
-def _with_block(chat: Chat, lines: list[str], told: list[Preference], course: Course) -> Dialogue:
+def _with_block(chat: Chat, lines: list[str], told: list[Preference], room: _Room) -> Dialogue:
     """Answer the last message as ``told`` in a block of ``lines``."""
-    if not lines:
-        return Dialogue(tuple(chat.messages))
     style = styled(chat.style, told)
-    if course.noisy and not told and chat.rng.random() < 0.5:
-        style = styled(style, chat.rng.sample(NON_DEFAULT, chat.rng.randint(2, 3)))
-    if chat.messages[-1].role == "assistant":
-        chat.messages.pop()
+    if room.noisy and not told and room.rng.random() < 0.5:
+        style = styled(style, room.rng.sample(NON_DEFAULT, room.rng.randint(2, 3)))
     chat.reply(style)
     return Dialogue(tuple(chat.messages), tuple(lines))
 
 
-_FULL: dict[Callable[[random.Random, Course], Dialogue], float] = {
-    _held_out: 0.09,
-    _unprompted: 0.09,
-    _hindsight: 0.34,
-    _neutral_block: 0.10,
-    _instructed: 0.11,
-    _complaining: 0.14,
-    _combined: 0.13,
-}
-_CORE = {
-    **_FULL,
-    _held_out: 0.04,
-    _unprompted: 0.05,
-    _hindsight: 0.70,
-    _instructed: 0.02,
-    _complaining: 0.07,
-    _combined: 0.02,
-}
+_FIRST = Lesson(
+    {_hindsight: 0.75, _neutral_block: 0.12, _held_out: 0.07, _unprompted: 0.06},
+    counts=(0.8, 0.2, 0.0, 0.0),
+    history=0.0,
+    idle=0.1,
+)
+_SECOND = Lesson(
+    {
+        _hindsight: 0.52,
+        _neutral_block: 0.12,
+        _held_out: 0.05,
+        _unprompted: 0.05,
+        _complaining: 0.14,
+        _instructed: 0.07,
+        _combined: 0.05,
+    },
+    counts=(0.4, 0.35, 0.2, 0.05),
+    history=0.1,
+    idle=0.25,
+)
+_LAST = Lesson(
+    {
+        _hindsight: 0.36,
+        _neutral_block: 0.12,
+        _held_out: 0.06,
+        _unprompted: 0.06,
+        _complaining: 0.16,
+        _instructed: 0.12,
+        _combined: 0.12,
+    },
+    counts=(0.3, 0.34, 0.26, 0.1),
+    history=0.3,
+    idle=0.3,
+)

@@ -11,7 +11,7 @@ from personalize.world.preferences import Style
 from personalize.world.topics import Topic
 
 NUM_FACTS = {"short": 1, "normal": 3, "long": 5}
-EMOJI = ("😀", "😊", "🙂", "🎉", "👍", "🌟")
+EMOJI = ("😊", "🎉", "👍")
 GREETINGS = ("Hello there!", "Hi there!")
 MARKERS = {
     "casual": ("Okay, here is the fun part.", "So, here is the cool stuff."),
@@ -22,13 +22,13 @@ EXAMPLE = "For example:"
 SIGNOFF = "Best wishes, Pocket."
 
 
-def compose(topic: Topic, style: Style, rng: random.Random) -> str:
+def compose(topic: Topic, style: Style, rng: random.Random, *, start: int | None = None) -> str:
     """Return a reply about ``topic`` that holds every value of ``style``.
 
     *Semantics*: the facts follow one another in the topic's cyclic order from a random first one; an example is the
     fact after them and does not count towards the length.
     """
-    start = rng.randrange(len(topic.facts))
+    start = rng.randrange(len(topic.facts)) if start is None else start
     facts = (topic.facts[start:] + topic.facts[:start])[: NUM_FACTS[style["length"]] + 1]
     body = [_item(style["format"], place, fact) for place, fact in enumerate(facts[:-1], 1)]
     example = [f"{EXAMPLE} {facts[-1]}"] if style["example"] == "example" else []

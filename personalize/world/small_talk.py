@@ -115,6 +115,17 @@ class Plain:
     answer: str
 
 
+def asked(topic: Topic, rng: random.Random) -> tuple[str, int]:
+    """Return a question about ``topic`` and the place of the fact that its answer begins with."""
+    place = rng.randrange(len(QUESTIONS))
+    return QUESTIONS[place].format(topic.name), first_fact(place)
+
+
+def first_fact(place: int) -> int:
+    """Return the fact that answers to the question at ``place`` of `QUESTIONS` begin with: 0, 2 or 4."""
+    return place % 3 * 2
+
+
 def question(topic: Topic, rng: random.Random) -> str:
     """Return a question about ``topic``."""
     return rng.choice(QUESTIONS).format(topic.name)

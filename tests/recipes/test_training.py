@@ -16,7 +16,7 @@ from personalize.recipes.training import Training, export, reply_loss
 
 
 def _training(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> Training:
-    return Training(model, Batches(DialogueEncoder(tokenizer), seed=0, num_tokens=1_200), minutes=60)
+    return Training(model, Batches(DialogueEncoder(tokenizer), seed=0, num_tokens=1_200), num_tokens=1_000_000)
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 20), (2, 20, 8), (1, 8, 8)])

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from personalize.world import checkers, small_talk, wordings
-from personalize.world.chats import Dialogue, base_style
+from personalize.world.chats import Dialogue
 from personalize.world.dialogues import Course, dialogue
 from personalize.world.preferences import DEFAULT, PREFERENCES, VALUES, Preference, styled
 from personalize.world.replies import compose
@@ -104,12 +104,29 @@ def test_held_out_topics_are_only_told_in_the_default_style(dialogues: list[Dial
     assert seen > 100
 
 
-def test_unprompted_style_is_mostly_the_default() -> None:
-    rng = random.Random(2)
-    styles = [base_style(rng) for _ in range(4_000)]
-    for dimension, values in VALUES.items():
-        for value in values[1:]:
-            assert 0.03 < sum(style[dimension] == value for style in styles) / len(styles) < 0.09
+def test_nothing_told_is_the_default_style(dialogues: list[Dialogue]) -> None:
+    """Else a topic that is trained in the default style only would become a sign for that style."""
+    plain = {frame.format(topic.name) for frame in small_talk.QUESTIONS for topic in topics()}
+    asked = [one for one in dialogues if len(one.messages) == 2 and not one.block and one.messages[0].content in plain]
+    assert len(asked) > 60
+    assert all(checkers.observe(one.messages[1].content) == DEFAULT for one in asked)
+
+
+def test_how_one_asks_decides_the_first_fact() -> None:
+    rng = random.Random(5)
+    starts = {small_talk.asked(topics()[0], rng) for _ in range(300)}
+    assert len({text for text, _ in starts}) == len(starts) == len(small_talk.QUESTIONS)
+    assert {start for _, start in starts} == {0, 2, 4}
+    text = compose(topics()[0], DEFAULT, rng, start=4)
+    assert checkers.read(text).body == (*topics()[0].facts[4:], topics()[0].facts[0])
+
+
+def test_the_course_begins_with_single_wishes() -> None:
+    rng = random.Random(6)
+    first, last = ([dialogue(rng, share=share) for _ in range(400)] for share in (0.0, 1.0))
+    assert all(len(one.messages) == 2 for one in first if one.block)
+    assert any(len(one.messages) > 2 for one in last if one.block)
+    assert not any(message.role == "system" for one in first for message in one.messages)
 
 
 def test_the_later_preference_wins() -> None:
