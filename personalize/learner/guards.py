@@ -29,7 +29,7 @@ def judge(metrics: Mapping[str, float], recipe: Recipe) -> Outcome:
     """Return ``applied``, or the first guard that ``metrics`` fails.
 
     Args:
-        metrics: needs ``loss_last``, ``delta_norm`` and ``reply_kl``.
+        metrics: needs ``loss_last``, ``grad_norm``, ``delta_norm``, ``reply_kl`` and ``canary_loss``.
     """
     watched = ("loss_last", "grad_norm", "delta_norm", "reply_kl")
     if not all(math.isfinite(metrics[name]) for name in watched):
@@ -38,4 +38,6 @@ def judge(metrics: Mapping[str, float], recipe: Recipe) -> Outcome:
         return Outcome.REJECTED_NORM
     if metrics["reply_kl"] > recipe.max_reply_kl:
         return Outcome.REJECTED_KL
+    if metrics["canary_loss"] > recipe.max_canary_loss:
+        return Outcome.REJECTED_CANARY
     return Outcome.APPLIED

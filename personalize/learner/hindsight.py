@@ -18,6 +18,7 @@ Shape letters: N trained positions, V vocabulary.
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -35,9 +36,10 @@ from personalize.functional import (
     top_k_reverse_kl,
 )
 from personalize.learner.batch import Batch, Row, collate
+from personalize.learner.canaries import Canaries
 from personalize.learner.gate import hindsight_gap, next_block
 from personalize.learner.guards import delta_norm, judge
-from personalize.learner.lesson import Pupil, names, open_pupil, row
+from personalize.learner.lesson import Pupil, names, open_pupil, row, told_row
 from personalize.learner.moments import save_moments
 from personalize.learner.passes import reply_log_probs
 from personalize.learner.recipe import Recipe
@@ -58,6 +60,11 @@ class HindsightLearner:
         self.base = base
         self.recipe = recipe or Recipe()
         self.lora = lora or LoraSettings()
+
+    @cached_property
+    def canaries(self) -> Canaries:
+        """What the base says to a few fixed questions; asked on the first update."""
+        return Canaries.of(self.base)
 
     def update(
         self, lessons: Sequence[Lesson], parents: Sequence[AdapterRef | None], out_dirs: Sequence[Path]
@@ -115,12 +122,7 @@ class HindsightLearner:
         return reply_log_probs(self.base, collate([self._told(experience, block)], self.base.device), None)
 
     def _told(self, experience: Experience, block: Sequence[Experience]) -> Row:
-        """Return the reply of ``experience`` under its prompt with the block's follow-ups."""
-        follow_ups = [turn.follow_up for turn in block]
-        assert self.base.renderer is not None, "learning needs a tokenizer and a chat template"
-        return row(
-            experience, self.base.renderer.teacher_prompt(experience.messages, experience.prompt_ids, follow_ups)
-        )
+        return told_row(self.base, experience, block)
 
     def _refuse_oversized(self, pupil: Pupil) -> None:
         experience = pupil.lesson.experience
@@ -216,11 +218,14 @@ class HindsightLearner:
     # --- guards and results ------------------------------------------------------------------------------------
 
     def _check(self, pupils: list[Pupil], counts: list[int], batch: Batch, before_NV: Tensor) -> None:
-        after_NV = reply_log_probs(self.base, batch, _rows([pupil.tensors for pupil in pupils], counts))
+        adapters = [pupil.tensors for pupil in pupils]
+        after_NV = reply_log_probs(self.base, batch, _rows(adapters, counts))
         moved_B = per_sequence_sum(reverse_kl(after_NV, before_NV), batch.row)
         num_tokens = torch.bincount(batch.row, minlength=sum(counts)).split(counts)
-        for pupil, moved, tokens in zip(pupils, moved_B.split(counts), num_tokens, strict=True):
+        lost = self.canaries.lost(self.base, adapters)
+        for pupil, moved, tokens, share in zip(pupils, moved_B.split(counts), num_tokens, lost, strict=True):
             pupil.metrics |= {
+                "canary_loss": share,
                 "reply_kl": float(moved[0]),
                 "delta_norm": delta_norm(pupil.tensors, pupil.parent),
                 "num_trained_tokens": float(tokens.sum()),

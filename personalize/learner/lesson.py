@@ -71,6 +71,7 @@ def open_pupil(
     """Load the parent's weights and moments, or begin a new adapter; the seed of a new one is its first turn's id."""
     folder = None if parent is None else Path(parent.path)
     start = new_adapter(base, settings, seed=_seed(lesson)) if folder is None else read_adapter(folder, base)
+    start = start.copy(device=base.device)
     tensors = start.copy(device=base.device, requires_grad=True)
     optimizer = new_optimizer(list(tensors.parameters()), recipe)
     if folder is not None:
@@ -87,6 +88,17 @@ def row(experience: Experience, prompt_ids: Sequence[int] | None = None) -> Row:
     """Return the reply of ``experience`` under its own prompt, or under ``prompt_ids``."""
     prompt = experience.prompt_ids if prompt_ids is None else tuple(prompt_ids)
     return Row(prompt, experience.completion_ids, experience.completion_mask)
+
+
+def told_row(base: BaseModel, experience: Experience, block: Sequence[Experience]) -> Row:
+    """Return the reply of ``experience`` under its prompt with the block's follow-ups.
+
+    Raises:
+        ContextTooLong: with the block the prompt leaves no room for a single token.
+    """
+    assert base.renderer is not None, "learning needs a tokenizer and a chat template"
+    follow_ups = [turn.follow_up for turn in block]
+    return row(experience, base.renderer.teacher_prompt(experience.messages, experience.prompt_ids, follow_ups))
 
 
 def _seed(lesson: Lesson) -> int:

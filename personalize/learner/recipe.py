@@ -30,6 +30,7 @@ class Recipe:
         max_grad_norm: per-user clip of the gradient's norm.
         max_delta_norm: largest Frobenius norm of the change of scaling·B·A over all modules in one update.
         max_reply_kl: largest KL, in nats per reply, from the new version to its parent on the new turn's reply.
+        max_canary_loss: largest share of the canaries' tokens that the new version may find implausible.
     """
 
     name: str = "rolling-block"
@@ -51,6 +52,7 @@ class Recipe:
     max_grad_norm: float = 1.0
     max_delta_norm: float = 50.0
     max_reply_kl: float = 200.0
+    max_canary_loss: float = 0.5
 
     def __post_init__(self):
         _within("teacher_scale", self.teacher_scale, 0.0, 1.0)
@@ -58,6 +60,7 @@ class Recipe:
         _within("num_steps", self.num_steps, 1, 64)
         _within("replay", self.replay, 0, 256)
         _within("block_size", self.block_size, 1, 64)
+        _within("max_canary_loss", self.max_canary_loss, 0.0, 1.0)
         for name, value, known in (
             ("teacher", self.teacher, ("base", "live", "scaled")),
             ("objective", self.objective, ("forward_kl", "reverse_kl", "top_k", "sampled")),

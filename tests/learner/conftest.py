@@ -18,6 +18,8 @@ VOCABULARY = 61
 class CharacterRenderer:
     """One id per character; the block goes where the real renderer puts it."""
 
+    end_ids = frozenset({0})
+
     def render(self, messages: Sequence[Message], follow_ups: Sequence[str] = ()) -> tuple[int, ...]:
         *before, last = messages
         told = [*before, Message(last.role, with_block(last.content, follow_ups))]

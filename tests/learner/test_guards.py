@@ -28,7 +28,7 @@ def test_delta_norm_equals_the_dense_one():
     assert delta_norm(new, new) == pytest.approx(0.0, abs=1e-5)
 
 
-GOOD = {"loss_last": 0.1, "grad_norm": 1.0, "delta_norm": 1.0, "reply_kl": 1.0}
+GOOD = {"loss_last": 0.1, "grad_norm": 1.0, "delta_norm": 1.0, "reply_kl": 1.0, "canary_loss": 0.1}
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,7 @@ GOOD = {"loss_last": 0.1, "grad_norm": 1.0, "delta_norm": 1.0, "reply_kl": 1.0}
         ({"delta_norm": math.nan}, Outcome.REJECTED_NONFINITE),
         ({"delta_norm": 11.0}, Outcome.REJECTED_NORM),
         ({"reply_kl": 21.0}, Outcome.REJECTED_KL),
+        ({"canary_loss": 0.6}, Outcome.REJECTED_CANARY),
     ],
 )
 def test_verdicts(change, outcome):

@@ -161,6 +161,14 @@ def test_guards_reject_before_anything_is_written(base, tmp_path, recipe, outcom
     assert list((tmp_path / "user0" / "1").iterdir()) == []
 
 
+def test_an_adapter_that_finds_the_canaries_implausible_is_rejected(base, tmp_path, monkeypatch):
+    monkeypatch.setattr("personalize.learner.canaries.FALL_NATS", 1.0)  # a random model is sure of nothing
+    recipe = Recipe(gate_nats=None, lr=1.0, max_reply_kl=1e9, max_delta_norm=1e9, max_canary_loss=0.1)
+    report = Life(HindsightLearner(base, recipe), tmp_path).learn(experience(1))
+    assert report.outcome is Outcome.REJECTED_CANARY
+    assert report.metrics["canary_loss"] > 0.1
+
+
 def test_a_poisoned_loss_is_rejected_for_its_user_alone(base, tmp_path, monkeypatch):
     learner = HindsightLearner(base, EVERY_TURN)
     original = learner._loss
