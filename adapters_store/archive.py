@@ -3,7 +3,7 @@
 import json
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,7 @@ from adapters_store.files import storage_errors, sync_directory, sync_file
 from adapters_store.ids import new_id
 from adapters_store.publishing import Publishing
 from adapters_store.schema import AuditRow, ConsentRow, HeadRow, TurnRow
-
-EARLIEST = (1980, 1, 1, 0, 0, 0)  # zip's own; real times stand in the JSON
+from adapters_store.zipped import EARLIEST, add_folder, pack
 
 
 class Archive(Publishing):
@@ -35,19 +34,25 @@ class Archive(Publishing):
         """
         if self.get_user(user_id) is None:
             raise NotFound(f"no user {user_id!r}")
-        to = Path(to)
-        if to.exists():
-            raise InvalidValue("to", str(to), "a file that does not exist yet")
-        temporary = to.with_name(f"{to.name}.new-{new_id()}")
-        with storage_errors():
-            try:
-                self._write_zip(user_id, temporary)
-                sync_file(temporary)
-                os.rename(temporary, to)
-                sync_directory(to.absolute().parent)
-            finally:
-                temporary.unlink(missing_ok=True)
+        _make_file(to, lambda temporary: self._write_zip(user_id, temporary))
         self._write(lambda session: append(session, self._clock(), "store", "user.export", user_id))
+
+    def export_version(self, user_id: str, number: int, to: Path) -> None:
+        """Write a zip of one version's PEFT folder; ``import_version`` takes it back.
+
+        Args:
+            to: file to make; it must not exist. Readable by its owner only.
+
+        Raises:
+            NotFound: no such user or version.
+            StoreFull: no space; no file is left behind.
+        """
+        if self.get_user(user_id) is None:
+            raise NotFound(f"no user {user_id!r}")
+        folder = self.path(self.version(user_id, number))
+        _make_file(to, lambda temporary: pack(folder, temporary))
+        detail = {"number": number}
+        self._write(lambda session: append(session, self._clock(), "store", "version.export", user_id, detail))
 
     def _write_zip(self, user_id: str, path: Path) -> None:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
@@ -55,12 +60,7 @@ class Archive(Publishing):
             for name, value in self._documents(user_id):
                 archive.writestr(zipfile.ZipInfo(name, EARLIEST), _json(value))
             for version in self.versions(user_id):
-                folder = self.path(version)
-                for item in sorted(folder.iterdir()):
-                    entry = zipfile.ZipInfo(f"versions/{version.name}/{item.name}", EARLIEST)
-                    with open(item, "rb") as source, archive.open(entry, "w", force_zip64=True) as target:
-                        while chunk := source.read(2**20):
-                            target.write(chunk)
+                add_folder(archive, self.path(version), f"versions/{version.name}/")
 
     def _documents(self, user_id: str) -> Iterator[tuple[str, Any]]:
         yield "user.json", {**asdict(self.get_user(user_id) or _gone(user_id)), **self._rows(user_id)}
@@ -88,6 +88,22 @@ class Archive(Publishing):
             "heads": {row.base_digest: row.number for row in heads},
             "audit": [_plain(row, ("number", "created_s", "actor", "action", "detail")) for row in lines],
         }
+
+
+def _make_file(to: Path, write: Callable[[Path], None]) -> None:
+    """Make a file that must not exist yet: whole and synced under its name, or not at all."""
+    to = Path(to)
+    if to.exists():
+        raise InvalidValue("to", str(to), "a file that does not exist yet")
+    temporary = to.with_name(f"{to.name}.new-{new_id()}")
+    with storage_errors():
+        try:
+            write(temporary)
+            sync_file(temporary)
+            os.rename(temporary, to)
+            sync_directory(to.absolute().parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _plain(row: Any, names: tuple[str, ...]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ store's other readers scale by lora_alpha / r.
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +44,12 @@ NEUTRAL = frozenset(
         "inference_mode",
         "r",
         "target_modules",
-        "exclude_modules",
         "lora_alpha",
         "lora_dropout",
         "bias",
-        "layers_to_transform",
         "layers_pattern",
         "megatron_core",
         "qalora_group_size",
-        "ensure_weight_tying",
         "init_lora_weights",
         "auto_mapping",
     ]
@@ -108,17 +105,48 @@ def moments_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def check_expected(info: FolderInfo, expected: Mapping[str, tuple[int, int]]) -> None:
-    """Check every module against the base's (module name -> (d_in, d_out)).
+def check_fit(
+    info: FolderInfo, expected: Mapping[str, tuple[int, int]] | None = None, max_rank: int | None = None
+) -> None:
+    """Check a sound folder against the base that it is to be served on.
+
+    Args:
+        expected: the base's modules as module name -> (d_in, d_out), if they are known.
+        max_rank: highest rank that is served, if it is known.
 
     Raises:
-        AdapterMismatch: a module that the base does not have, or has in another shape.
+        AdapterMismatch: a module that the base does not have, or has in another shape; fewer modules than the
+            configuration names in this base; a rank above the limit.
     """
+    if max_rank is not None and info.rank > max_rank:
+        raise AdapterMismatch(f"r = {info.rank}; allowed here: 1 to {max_rank}")
+    if expected is None:
+        return
     for module, shape in info.modules.items():
         if module not in expected:
             raise AdapterMismatch(f"the base has no module {module!r}")
         if tuple(expected[module]) != shape:
             raise AdapterMismatch(f"module {module!r} is {shape} in the adapter, {tuple(expected[module])} in the base")
+    missing = sorted(_named(info.target_modules, expected) - info.modules.keys())
+    if missing:
+        raise AdapterMismatch(f"target_modules names {missing[0]!r} in the base, which the adapter has no tensors for")
+
+
+def _named(targets: tuple[str, ...] | str, modules: Iterable[str]) -> set[str]:
+    """Return the modules that a configuration names by PEFT's rule: equal to an item, or ending in ``.<item>``.
+
+    Raises:
+        AdapterMismatch: an item that names nothing; a pattern, which would be a stranger's program to run.
+    """
+    if targets == "all-linear":
+        return set(modules)
+    if isinstance(targets, str):
+        raise AdapterMismatch(f"target_modules = {targets[:80]!r}; allowed: 'all-linear' or a list of module names")
+    by_item = {item: {name for name in modules if name == item or name.endswith(f".{item}")} for item in targets}
+    for item, names in by_item.items():
+        if not names:
+            raise AdapterMismatch(f"target_modules names {item[:80]!r}, and the base has no such module")
+    return set().union(*by_item.values())
 
 
 def _check_names(path: Path) -> None:

@@ -22,7 +22,7 @@ from adapters_store.folder import (
     MANIFEST,
     MOMENTS,
     WEIGHTS,
-    check_expected,
+    check_fit,
     check_folder,
     check_moments,
     folder_digest,
@@ -37,6 +37,7 @@ from adapters_store.types import Version
 from adapters_store.updates import Updates, close_update, plain_metrics
 from adapters_store.users import Users
 from adapters_store.versions import moments_key, version_key
+from adapters_store.zipped import unpack
 
 MAX_STATE_BYTES = 16 * 2**10
 ORIGINS = ("update", "import", "rebase")
@@ -199,26 +200,40 @@ class Publishing(Users, Updates, Retention):
                 self._blobs.delete(key)
 
     def import_version(
-        self, user_id: str, folder: Path, base_digest: str, expected: Mapping[str, tuple[int, int]] | None = None
+        self,
+        user_id: str,
+        source: Path,
+        base_digest: str,
+        expected: Mapping[str, tuple[int, int]] | None = None,
+        *,
+        max_rank: int | None = None,
+        max_bytes: int | None = None,
     ) -> Version:
         """Copy a PEFT folder from outside, check the copy, and publish it as the user's new head.
 
         Args:
+            source: the folder, or a zip file of its files.
             expected: the base's modules as module name -> (d_in, d_out), if they are known.
+            max_rank: highest rank that is served, if it is known.
+            max_bytes: largest file that is read, if it is to be smaller than the store's own limit.
 
         Raises:
             AdapterCorrupt, AdapterMismatch: the folder is refused; nothing has changed.
         """
-        check_folder(folder, max_bytes=self._limits.max_adapter_bytes)
+        limit = min(max_bytes or self._limits.max_adapter_bytes, self._limits.max_adapter_bytes)
+        zipped = source.is_file()
+        if not zipped:
+            check_folder(source, max_bytes=limit)
         user = self.get_user(user_id)
         head = self.head(user_id, base_digest)
         staged = self.stage(user_id)
         try:
             with storage_errors():
-                for name in (CONFIG, WEIGHTS):
-                    _copy(folder / name, staged / name, self._limits.max_adapter_bytes)
-            if expected is not None:
-                check_expected(check_folder(staged, max_bytes=self._limits.max_adapter_bytes), expected)
+                if zipped:
+                    unpack(source, staged, limit)
+                else:
+                    _copy_folder(source, staged, limit)
+            check_fit(check_folder(staged, max_bytes=limit), expected, max_rank)
         except BaseException:
             self.discard(staged)
             raise
@@ -268,6 +283,11 @@ def _manifest(draft: Version) -> bytes:
     fields = ("number", "parent", "digest", "base_digest", "rank", "created_s", "origin", "moments_digest", "state")
     value = {"format": 1, **{name: getattr(draft, name) for name in fields}}
     return json.dumps(value, indent=1, sort_keys=True).encode()
+
+
+def _copy_folder(source: Path, target: Path, max_bytes: int) -> None:
+    for name in (CONFIG, WEIGHTS):
+        _copy(source / name, target / name, max_bytes)
 
 
 def _copy(source: Path, target: Path, max_bytes: int) -> None:

@@ -15,7 +15,10 @@ class Base(DeclarativeBase):
 
 
 class MetaRow(Base):
-    """``changes`` counts moves of heads; ``installation_key`` (hex) keys the hashes of external ids."""
+    """``changes`` counts moves of heads; ``installation_key`` (hex) keys the hashes of external ids.
+
+    ``base`` holds the digest of the base that was opened last, ``base:<hash>`` of the one last opened by that name.
+    """
 
     __tablename__ = "meta"
     name: Mapped[str] = mapped_column(primary_key=True)

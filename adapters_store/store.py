@@ -8,6 +8,7 @@ from typing import Self
 
 from adapters_store.archive import Archive
 from adapters_store.audit import Audit
+from adapters_store.bases import Bases
 from adapters_store.blobs import BlobStore
 from adapters_store.database import Database
 from adapters_store.erasure import Erasure
@@ -18,11 +19,12 @@ from adapters_store.sweeping import Sweeping
 from adapters_store.types import StoreStatus
 
 
-class Store(Archive, Keys, Erasure, Sweeping, Audit):
+class Store(Archive, Keys, Erasure, Sweeping, Audit, Bases):
     """An open store. Methods block, may be called from any thread, and return after their effect is durable.
 
     Its parts, one file each: users and consents, keys, turns, the update queue and its lease, versions and heads,
-    publishing, retention and sweeping, erasure, export, audit. Several processes may hold one store open.
+    publishing, retention and sweeping, erasure, export, audit, the bases that were opened. Several processes may hold
+    one store open.
     """
 
     @classmethod

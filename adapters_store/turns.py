@@ -15,7 +15,7 @@ MAX_FOUND = 100
 
 class Turns(Core):
     def record_turn(self, turn: NewTurn) -> str:
-        """Store one served reply durably; return its turn id.
+        """Store one served reply durably; return its turn id. A turn whose own id is known already is left as it is.
 
         A parent whose data is gone only costs space: the turn is then stored whole. Beyond the user's quota the
         user's oldest conversations go, at last the earlier part of this one.
@@ -25,7 +25,9 @@ class Turns(Core):
             StoreFull: no space left; nothing was recorded.
         """
         _check(turn)
-        turn_id = new_id()
+        turn_id = turn.turn_id or new_id()
+        if turn.turn_id is not None and self._has_turn(turn.user_id, turn_id):
+            return turn_id
         parent_id, parent = self._parent(turn)
         while True:
             data = encode(turn, parent_id, parent)
@@ -37,6 +39,13 @@ class Turns(Core):
         if turn_bytes > self._limits.max_turn_bytes_per_user:
             self._drop_conversations(turn.user_id, turn_bytes - self._limits.max_turn_bytes_per_user, spare=turn_id)
         return turn_id
+
+    def _has_turn(self, user_id: str, turn_id: str) -> bool:
+        with self._read() as session:
+            row = session.get(TurnRow, turn_id)
+        if row is not None and row.user_id != user_id:
+            raise InvalidValue("turn_id", turn_id, "an id that no other user's turn has")
+        return row is not None
 
     def _parent(self, turn: NewTurn) -> tuple[str | None, Conversation]:
         if turn.parent_turn_id is None:
@@ -60,6 +69,8 @@ class Turns(Core):
 
         def work(session: Session) -> int | None:
             user = locked_user(session, turn.user_id)
+            if turn.turn_id is not None and session.get(TurnRow, turn_id) is not None:
+                return user.turn_bytes  # another process was first, with the same content
             parent = session.get(TurnRow, parent_id) if parent_id else None
             if parent_id and parent is None:
                 return None
@@ -178,6 +189,8 @@ def follow_up_key(user_id: str, update_id: str) -> str:
 
 def _check(turn: NewTurn) -> None:
     checked_id("user_id", turn.user_id)
+    if turn.turn_id is not None:
+        checked_id("turn_id", turn.turn_id)
     short_text("request_id", turn.request_id, 100)
     for name, value, limit in (("finish_reason", turn.finish_reason, 16), ("outcome", turn.outcome, 64)):
         short_text(name, value, limit)

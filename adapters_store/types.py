@@ -57,6 +57,7 @@ class NewTurn:
         reply_key: keyed hash of this reply alone.
         outcome: what became of this request's message as a follow-up.
         update_id: the queued update that will say so, where the outcome is "queued".
+        turn_id: made from the turn's content by the caller, so that the same turn is recorded once; None: drawn.
     """
 
     user_id: str
@@ -75,6 +76,7 @@ class NewTurn:
     prefix_key: str | None = None
     reply_key: str | None = None
     update_id: str | None = None
+    turn_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

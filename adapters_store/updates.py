@@ -177,9 +177,15 @@ class Updates(Turns, Heads, Leases):
             raise NotFound(f"no update {update_id!r}")
         return final
 
-    def updates(self, user_id: str, limit: int = 100) -> list[Update]:
-        """Return the user's updates, newest first."""
+    def updates(
+        self, user_id: str, limit: int = 100, *, turn_id: str | None = None, outcome: str | None = None
+    ) -> list[Update]:
+        """Return the user's updates, newest first; with ``turn_id`` or ``outcome`` only those with that one."""
         query = select(UpdateRow).where(UpdateRow.user_id == checked_id("user_id", user_id))
+        if turn_id is not None:
+            query = query.where(UpdateRow.turn_id == turn_id)
+        if outcome is not None:
+            query = query.where(UpdateRow.outcome == outcome)
         with self._read() as session:
             return [_update(row) for row in session.scalars(query.order_by(UpdateRow.seq.desc()).limit(limit))]
 

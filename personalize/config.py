@@ -76,6 +76,9 @@ class ServiceSettings:
         max_messages: most messages in one request.
         max_choices: highest accepted n.
         max_queued_updates: waiting follow-ups per user; beyond it the oldest is superseded.
+        max_requests_per_user: replies that a server has waiting or running for one user before it refuses more; n
+            choices are n replies. The embedded SDK does not count: its caller is one program.
+        max_import_bytes: largest zip file, and largest file in it, that an import reads; a folder may be larger.
     """
 
     learning: Learning = "on"
@@ -84,12 +87,16 @@ class ServiceSettings:
     max_messages: int = 2_000
     max_choices: int = 8
     max_queued_updates: int = 8
+    max_requests_per_user: int = 16
+    max_import_bytes: int = 512 * 2**20
 
     def __post_init__(self):
         if self.learning not in ("on", "ask", "always"):
             raise InvalidParameter("learning", self.learning, "'on', 'ask' or 'always'")
         _range("max_tokens", self.max_tokens, 1, 1_000_000)
         _range("max_choices", self.max_choices, 1, 128)
+        _range("max_requests_per_user", self.max_requests_per_user, 1, 1_000_000)
+        _range("max_import_bytes", self.max_import_bytes, 1024, 2**31 - 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ PersonalizeError
 │   ├── ContextTooLong               the prompt does not fit the model's context
 │   └── TemplateError                the model's chat template refuses these messages, or there is none
 ├── NotFound (LookupError)           user, version, update, key, model
+│   └── Gone                         it was there once; retention has removed it
 ├── PermissionDenied (PermissionError)  the principal may not do this
 ├── Unauthenticated                  no key, or one that is not valid
 ├── Conflict                         the state has moved on
@@ -15,6 +16,7 @@ PersonalizeError
 │   └── AdapterMismatch              made for another base, rank or set of modules
 ├── ModelError                       the base model cannot be used
 ├── Overloaded                       refused early; `retry_after_s` says when to come back
+│   └── TooManyRequests              this user has too many replies under way; others are served
 ├── StorageUnavailable               the store cannot write now
 ├── Unreachable                      the server does not answer (remote client only)
 └── Cancelled                        the caller went away, or the service is closing
@@ -78,6 +80,12 @@ class NotFound(PersonalizeError, LookupError):
     code = "not_found"
 
 
+class Gone(NotFound):
+    """It was there once; retention has removed it, or a part that is needed of it."""
+
+    code = "gone"
+
+
 class PermissionDenied(PersonalizeError, PermissionError):
     code = "permission_denied"
 
@@ -112,6 +120,12 @@ class Overloaded(PersonalizeError):
     def __init__(self, message: str, *, retry_after_s: float = 1.0):
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class TooManyRequests(Overloaded):
+    """One user has as many replies waiting or running as one user may have."""
+
+    code = "rate_limit_exceeded"
 
 
 class StorageUnavailable(PersonalizeError):

@@ -16,7 +16,8 @@ from server.errors import error_response, http_error_response
 from server.identity import authenticate
 from server.metrics import Metrics
 from server.pulse import Pulse
-from server.routes import chat, keys, models, operations, updates, users
+from server.routes import archives, chat, keys, models, operations, updates, users
+from server.seats import Seats
 from server.state import State
 
 KEEP_ALIVE_S = 10.0
@@ -46,6 +47,7 @@ def create_app(
         access=access,
         metrics=metrics,
         pulse=Pulse(personalizer),
+        seats=Seats(personalizer.settings.service.max_requests_per_user),
         base=model or model_id(personalizer.settings.model),
         started_s=int(time.time()),
         max_choices=personalizer.settings.service.max_choices,
@@ -53,7 +55,7 @@ def create_app(
     )
     app.add_middleware(Edge, observe=metrics.observe_request)
     _add_errors(app)
-    for resource in (chat, models, users, updates, keys, operations):
+    for resource in (chat, models, users, archives, updates, keys, operations):
         app.include_router(resource.router)
     return app
 

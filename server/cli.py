@@ -4,17 +4,17 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 import uvicorn
 
 from personalize.access import Access
 from personalize.cli import options
-from personalize.config import ServiceSettings, Settings
+from personalize.config import Settings
 from personalize.errors import InvalidParameter
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -37,9 +37,13 @@ def serve(
     backend: options.Backend = "local",
     learning: Annotated[str | None, typer.Option(help="on, ask or always; see the README")] = None,
     database_url: Annotated[str | None, typer.Option(help="SQLAlchemy URL; default: SQLite inside --home")] = None,
+    max_requests_per_user: Annotated[
+        int | None, typer.Option(help="replies that one user may have waiting and running; default 16")
+    ] = None,
 ) -> None:
     """Serve an OpenAI-compatible API; SIGTERM answers what has been accepted, then ends."""
-    chosen = _settings(home, model, device, backend, learning, database_url)
+    service = {"learning": learning, "max_requests_per_user": max_requests_per_user}
+    chosen = _settings(home, model, device, backend, service, database_url)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
     for name in ("server", "personalize", "uvicorn"):
         logging.getLogger(name).setLevel(logging.INFO)
@@ -51,13 +55,12 @@ def _settings(
     model: str | None,
     device: str | None,
     backend: str,
-    learning: str | None,
+    service: Mapping[str, Any],
     database_url: str | None,
 ) -> Settings:
     chosen = options.settings(home, model, device, backend)
-    if learning is not None:
-        chosen = replace(chosen, service=ServiceSettings(learning=cast(Any, learning)))
-    return replace(chosen, database_url=database_url or chosen.database_url)
+    named = {name: value for name, value in service.items() if value is not None}
+    return replace(chosen, service=replace(chosen.service, **named), database_url=database_url or chosen.database_url)
 
 
 async def _serve(settings: Settings, host: str, port: int) -> None:

@@ -15,6 +15,7 @@ from personalize.errors import (
     Cancelled,
     Conflict,
     ContextTooLong,
+    Gone,
     InvalidParameter,
     InvalidRequest,
     ModelError,
@@ -24,6 +25,7 @@ from personalize.errors import (
     PersonalizeError,
     StorageUnavailable,
     TemplateError,
+    TooManyRequests,
     Unauthenticated,
     Unreachable,
     UnsupportedParameter,
@@ -46,6 +48,14 @@ class BodyTooLarge(InvalidRequest):
     """The body is longer than the service reads."""
 
     code = "request_too_large"
+
+
+class AdapterRefused(InvalidRequest):
+    """What was sent to be imported is no adapter that can be served; the code and the words are the refusal's own."""
+
+    def __init__(self, refusal: AdapterError):
+        super().__init__(refusal.message, param=refusal.param)
+        self.code = refusal.code
 
 
 class ClientGone(Cancelled):
@@ -82,9 +92,11 @@ ANSWERS: Mapping[type[PersonalizeError], Answer] = {
     TemplateError: Answer(400, INVALID),
     UserConflict: Answer(400, INVALID),
     BodyTooLarge: Answer(413, INVALID),
+    AdapterRefused: Answer(400, INVALID),
     Unauthenticated: Answer(401, "authentication_error"),
     PermissionDenied: Answer(403, "permission_error"),
     NotFound: Answer(404, INVALID),
+    Gone: Answer(410, INVALID),
     ModelNotFound: Answer(404, INVALID),
     Conflict: Answer(409, "conflict_error"),
     AdapterError: Answer(500, "api_error", "this adapter version cannot be served; others are not affected"),
@@ -92,6 +104,7 @@ ANSWERS: Mapping[type[PersonalizeError], Answer] = {
     AdapterMismatch: Answer(409, "conflict_error", "this adapter version was made for another base model"),
     ModelError: Answer(500, "api_error", "the base model cannot be used"),
     Overloaded: Answer(503, "overloaded_error"),
+    TooManyRequests: Answer(429, "rate_limit_error"),
     StorageUnavailable: Answer(503, "api_error", "the store cannot write now", retry_after_s=30),
     Unreachable: Answer(502, "api_error"),
     Cancelled: Answer(503, "api_error", retry_after_s=1),

@@ -20,6 +20,7 @@ from server.state import Shared, State
 
 PUBLIC = frozenset({"/health", "/ready"})
 MAX_ID_CHARS = 256
+MAX_VERSION_DIGITS = 18
 
 
 async def authenticate(request: Request, shared: Shared) -> None:
@@ -69,6 +70,7 @@ def person(action: str) -> Any:
 Read = Annotated[UserId, person("read")]
 Change = Annotated[UserId, person("change")]
 Forget = Annotated[UserId, person("forget")]
+Importer = Annotated[UserId, person("import")]
 
 
 async def speaker(caller: Principal, request: Request, body: Mapping[str, Any], shared: State) -> str | None:
@@ -125,6 +127,17 @@ def external_id(value: object, param: str) -> str:
 
 def _whole(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def version_number(segment: str) -> int:
+    """Return the version that a path segment names.
+
+    Raises:
+        InvalidParameter: it is no number.
+    """
+    if not segment.isascii() or not segment.isdigit() or len(segment) > MAX_VERSION_DIGITS or not int(segment):
+        raise InvalidParameter("version", segment, "the number of one of the user's versions")
+    return int(segment)
 
 
 def unquoted(segment: str) -> str:

@@ -9,6 +9,7 @@ from personalize.access import Access
 from personalize.service import Personalizer
 from server.metrics import Metrics
 from server.pulse import Pulse
+from server.seats import Seats
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class State:
     access: Access
     metrics: Metrics
     pulse: Pulse
+    seats: Seats
     base: str
     started_s: int
     max_choices: int

@@ -1,13 +1,13 @@
 """Engines and learners, opened by name; the engine's own libraries are imported only by the backend that needs them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from personalize.config import Settings
 from personalize.protocols import InferenceBackend
-from personalize.types import AdapterRef, Lesson, Message, UpdateReport
+from personalize.types import AdapterRef, ExplainRequest, Lesson, Message, UpdateEffect, UpdateReport
 
 
 class PromptRenderer(Protocol):
@@ -17,6 +17,8 @@ class PromptRenderer(Protocol):
     def end_ids(self) -> frozenset[int]: ...
 
     def render(self, messages: Sequence[Message], follow_ups: Sequence[str] = ()) -> tuple[int, ...]: ...
+
+    def reply_ids(self, text: str) -> tuple[int, ...]: ...
 
     def decode(self, ids: Sequence[int]) -> str: ...
 
@@ -34,6 +36,15 @@ class Trainer(Protocol):
         """Return a digest of every adapter's logits on ``prompts``, all computed in one mixed batch."""
         ...
 
+    async def explain(self, request: ExplainRequest) -> UpdateEffect:
+        """Return what an applied update did to its reply, token by token; replies go on between its passes.
+
+        Raises:
+            AdapterError: a version's folder cannot be loaded.
+            ContextTooLong: the turn does not fit the context any more.
+        """
+        ...
+
     async def publish(self, ref: AdapterRef, tensors: Any) -> None:
         """Take over a version that has just been committed, so that its first use need not read the disk."""
         ...
@@ -47,6 +58,7 @@ class Opened:
         base_digest: names base weights, tokenizer and chat template together.
         max_model_len: prompt and reply together, in tokens.
         max_batch: users that one update takes together.
+        modules: module name -> (d_in, d_out) of every layer that can carry an adapter; None where nobody can say.
     """
 
     inference: InferenceBackend
@@ -55,6 +67,7 @@ class Opened:
     base_digest: str
     max_model_len: int
     max_batch: int
+    modules: Mapping[str, tuple[int, int]] | None = None
 
 
 def open_backend(settings: Settings) -> Opened:
@@ -67,10 +80,10 @@ def open_backend(settings: Settings) -> Opened:
 
 
 def _echo(settings: Settings) -> Opened:
-    from personalize.backends.echo import BASE_DIGEST, EchoBackend
+    from personalize.backends.echo import BASE_DIGEST, MODULES, EchoBackend
 
     backend = EchoBackend(max_model_len=settings.engine.max_model_len or 65_536)
-    return Opened(backend, backend, backend.renderer, BASE_DIGEST, backend.max_model_len, max_batch=8)
+    return Opened(backend, backend, backend.renderer, BASE_DIGEST, backend.max_model_len, max_batch=8, modules=MODULES)
 
 
 def _local(settings: Settings) -> Opened:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from personalize.backends.echo_effect import drawn_effect
 from personalize.errors import AdapterCorrupt, ContextTooLong
 from personalize.protocols import Learner
 from personalize.rendering.detokenizer import Detokenizer
@@ -19,12 +20,14 @@ from personalize.rendering.hindsight import with_block
 from personalize.rendering.messages import conversation
 from personalize.types import (
     AdapterRef,
+    ExplainRequest,
     GenerateRequest,
     LearningState,
     Lesson,
     Message,
     Outcome,
     TokenChunk,
+    UpdateEffect,
     UpdateReport,
     Window,
 )
@@ -33,6 +36,7 @@ END = 256
 _MARKS = {"system": 257, "user": 258, "assistant": 259, "tool": 260}
 _MODULE = "base_model.model.model.layers.0.self_attn.q_proj"
 _RANK, _WIDTH = 2, 4
+MODULES = {_MODULE.removeprefix("base_model.model."): (_WIDTH, _WIDTH)}
 _MAX_ECHO_CHARS = 200
 BASE_DIGEST = hashlib.sha256(b"personalize echo 1").hexdigest()
 
@@ -52,6 +56,10 @@ class ByteRenderer:
             content = with_block(message.content, follow_ups) if i == last else message.content
             ids += [_MARKS[message.role], *content.encode()]
         return (*ids, _MARKS["assistant"])
+
+    def reply_ids(self, text: str) -> tuple[int, ...]:
+        """Return the ids of a reply, its end included."""
+        return (*text.encode(), END)
 
     def decode(self, ids: Sequence[int]) -> str:
         return bytes(i for i in ids if i < END).decode("utf-8", errors="replace")
@@ -169,6 +177,13 @@ class EchoBackend:
         names = [ref.name if ref else "base" for ref in refs]
         return tuple(hashlib.sha256(repr((name, prompts)).encode()).hexdigest() for name in names)
 
+    async def explain(self, request: ExplainRequest) -> UpdateEffect:
+        """Return numbers drawn from names, once both versions have been read."""
+        for ref in (request.parent, request.adapter):
+            if ref is not None:
+                read_header(Path(ref.path) / "adapter_model.safetensors")
+        return drawn_effect(request)
+
     async def publish(self, ref: AdapterRef, tensors: object) -> None:
         await self.load_adapter(ref)
 
@@ -177,6 +192,10 @@ class EchoBackend:
 
     async def aclose(self) -> None:
         self._loaded.clear()
+
+    def loaded_adapters(self) -> tuple[str, ...]:
+        """Return the names of the versions that are loaded."""
+        return tuple(self._loaded)
 
     async def _admit(self, adapter: AdapterRef | None) -> None:
         if adapter is not None:

@@ -9,14 +9,26 @@ from typing import Any
 from personalize.backends import Opened
 from personalize.config import Settings
 from personalize.engine.fingerprint import fingerprints
+from personalize.errors import UnsupportedParameter
+from personalize.learner.explanation import effect_of, windows
 from personalize.learner.hindsight import HindsightLearner
 from personalize.learner.recipe import Recipe
 from personalize.model.base import BaseModel
+from personalize.model.folder import read_adapter
 from personalize.model.loading import load_base
+from personalize.model.lora import LoraTensors
 from personalize.protocols import Learner
 from personalize.rendering.renderer import Renderer
 from personalize.runtime.device import Runtime
-from personalize.types import AdapterRef, GenerateRequest, Lesson, TokenChunk, UpdateReport
+from personalize.types import (
+    AdapterRef,
+    ExplainRequest,
+    GenerateRequest,
+    Lesson,
+    TokenChunk,
+    UpdateEffect,
+    UpdateReport,
+)
 
 
 class LocalBackend:
@@ -90,6 +102,35 @@ class LocalBackend:
             self.runtime.call(partial(fingerprints, self.runtime.engine, tuple(refs), tuple(prompts)))
         )
 
+    async def explain(self, request: ExplainRequest) -> UpdateEffect:
+        """Return what an applied update did to its reply; see ``learner.explanation``.
+
+        Its passes are windows like those of updates, and take their turn among them. A cancelled call returns when
+        the device thread has let go of it.
+
+        Raises:
+            AdapterError: a version's folder cannot be loaded.
+            ContextTooLong: the turn does not fit the context any more.
+            UnsupportedParameter: the learner has no recipe that says what it teaches towards.
+        """
+        recipe = getattr(self.learner, "recipe", None)
+        if not isinstance(recipe, Recipe):
+            raise UnsupportedParameter(f"{type(self.learner).__name__} cannot explain its updates", param="update")
+        parent, version = await asyncio.to_thread(self._weights, request)
+        found: list[UpdateEffect] = []
+        effect = effect_of(self.base, recipe, request, parent, version)
+        run = self.runtime.run_update(partial(windows, effect, found.append))
+        try:
+            await asyncio.wrap_future(run.reports)
+        finally:
+            await asyncio.shield(asyncio.wrap_future(run.closed))
+        return found[0]
+
+    def _weights(self, request: ExplainRequest) -> tuple[LoraTensors | None, LoraTensors]:
+        """Read the parent and the version from disk; it blocks."""
+        parent = None if request.parent is None else read_adapter(request.parent.path, self.base)
+        return parent, read_adapter(request.adapter.path, self.base)
+
     def stats(self) -> dict[str, int]:
         """Return counts for monitoring; read without stopping the device thread, so each for itself."""
         scheduler, bank = self.runtime.engine.scheduler, self.runtime.engine.bank
@@ -101,6 +142,10 @@ class LocalBackend:
             "num_slots": bank.num_slots,
         }
 
+    def loaded_adapters(self) -> tuple[str, ...]:
+        """Return the names of the versions that are loaded, as of now."""
+        return self.runtime.engine.bank.names()
+
     async def aclose(self) -> None:
         """End the device thread; what runs fails with ``Cancelled``."""
         await asyncio.to_thread(self.runtime.close)
@@ -111,4 +156,5 @@ def open_local(settings: Settings) -> Opened:
     backend = LocalBackend.open(settings)
     # More users per pass save launches on a GPU; on a CPU they only make a window, hence everybody's wait, longer.
     max_batch = 16 if backend.base.device.type == "cuda" else 4
-    return Opened(backend, backend, backend.renderer, backend.base_digest, backend.max_model_len, max_batch)
+    modules = backend.base.targets
+    return Opened(backend, backend, backend.renderer, backend.base_digest, backend.max_model_len, max_batch, modules)

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from personalize.cli import chat, demo, keys, users, versions
+from personalize.cli import audit, chat, demo, explain, keys, rebase, replay, users, versions
 from personalize.errors import PersonalizeError
 
 GROUP = "personalize.commands"
@@ -40,6 +40,10 @@ def build() -> typer.Typer:
     )
     app.command("demo")(demo.demo)
     app.command("chat")(chat.chat)
+    app.command("explain")(explain.explain)
+    app.command("audit")(audit.audit)
+    app.command("replay")(replay.replay)
+    app.command("rebase")(rebase.rebase)
     app.add_typer(users.app, name="users")
     app.add_typer(versions.app, name="versions")
     app.add_typer(keys.app, name="keys")

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -11,7 +11,7 @@ import typer
 
 from personalize.config import ServiceSettings, Settings, from_environment
 from personalize.errors import InvalidParameter
-from personalize.service import SyncPersonalizer
+from personalize.service import Administration, SyncPersonalizer
 
 User = Annotated[str, typer.Argument(help="your own name for the user", metavar="USER")]
 Home = Annotated[
@@ -24,8 +24,14 @@ Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda or auto;
 Backend = Annotated[str, typer.Option("--backend", help="local, or echo to try things without a model")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
 Yes = Annotated[bool, typer.Option("--yes", help="do not ask")]
+Whose = Annotated[
+    str | None,
+    typer.Option("--model", help="whose versions; else PERSONALIZE_MODEL, else the model that was opened here last"),
+]
 PLACE: dict[str, tuple[Any, Any]] = {"home": (Home, None), "model": (Model, None), "backend": (Backend, "local")}
 """Options that say what is opened: name -> (type, default)."""
+STORE: dict[str, tuple[Any, Any]] = {"home": (Home, None), "model": (Whose, None)}
+"""The same for what is managed without a model."""
 
 
 def settings(
@@ -71,12 +77,35 @@ def at_home(command: Callable[..., None]) -> Callable[..., None]:
         with SyncPersonalizer.open(settings=chosen) as personalizer:
             command(personalizer, **own)
 
+    return _with_options(run, command, PLACE)
+
+
+def on_store(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that name a store, and its ``Administration`` as its first argument.
+
+    No model is loaded. The decorated function has the command's other parameters and those of ``STORE``.
+    """
+
+    @functools.wraps(command)
+    def run(*, home: Path | None, model: str | None, **own: Any) -> None:
+        chosen = settings(home, model)
+        existing(chosen)
+        with Administration.open(chosen, model or from_environment().get("model")) as store:
+            command(store, **own)
+
+    return _with_options(run, command, STORE)
+
+
+def _with_options(
+    run: Callable[..., None], command: Callable[..., None], place: Mapping[str, tuple[Any, Any]]
+) -> Callable[..., None]:
+    """Let ``run`` show the parameters of ``command`` but the first, and those of ``place``."""
     keyword = inspect.Parameter.KEYWORD_ONLY
     _, *mine = inspect.signature(command).parameters.values()
-    place = [inspect.Parameter(name, keyword, default=default) for name, (_, default) in PLACE.items()]
-    run.__signature__ = inspect.Signature([*(one.replace(kind=keyword) for one in mine), *place])  # type: ignore[attr-defined]
+    added = [inspect.Parameter(name, keyword, default=default) for name, (_, default) in place.items()]
+    run.__signature__ = inspect.Signature([*(one.replace(kind=keyword) for one in mine), *added])  # type: ignore[attr-defined]
     run.__annotations__ = {
         **{one.name: one.annotation for one in mine},
-        **{name: annotation for name, (annotation, _) in PLACE.items()},
+        **{name: annotation for name, (annotation, _) in place.items()},
     }
     return run

@@ -52,8 +52,12 @@ def cell(name: str, value: Any) -> str:
     if name.endswith("digest"):
         return str(value)[:16]
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}={item:.4g}" for key, item in value.items()) or "—"
+        return ", ".join(f"{key}={_short(item)}" for key, item in value.items()) or "—"
     return str(value)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def console() -> Console:

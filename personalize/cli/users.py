@@ -1,12 +1,12 @@
-"""``personalize users``: look at users, stop and start learning, record consent, forget."""
+"""``personalize users``: look at users, stop and start learning, record consent, forget; no model is loaded."""
 
 from typing import Annotated
 
 import typer
 
-from personalize.cli.options import Json, User, Yes, at_home
+from personalize.cli.options import Json, User, Yes, on_store
 from personalize.cli.printing import show, show_one
-from personalize.service import SyncPersonalizer
+from personalize.service import Administration
 
 app = typer.Typer(no_args_is_help=True, help="Look at users, pause them, record consent, forget.")
 USERS = {
@@ -22,67 +22,67 @@ UPDATES = {"update": "update_id", "outcome": "outcome", "version": "version", "a
 
 
 @app.command("list")
-@at_home
+@on_store
 def list_users(
-    personalizer: SyncPersonalizer,
+    store: Administration,
     limit: Annotated[int, typer.Option(help="most users to print")] = 100,
     after: Annotated[str | None, typer.Option(help="last user id of the page before")] = None,
     as_json: Json = False,
 ) -> None:
     """List users by their random ids; external ids are kept as keyed hashes only."""
-    show(personalizer.users(limit, after), USERS, as_json=as_json)
+    show(store.users(limit, after), USERS, as_json=as_json)
 
 
 @app.command("show")
-@at_home
-def show_user(personalizer: SyncPersonalizer, user: User, as_json: Json = False) -> None:
+@on_store
+def show_user(store: Administration, user: User, as_json: Json = False) -> None:
     """Show one user."""
-    show_one(personalizer.user(user), as_json=as_json)
+    show_one(store.user(user), as_json=as_json)
 
 
 @app.command()
-@at_home
+@on_store
 def updates(
-    personalizer: SyncPersonalizer,
+    store: Administration,
     user: User,
     limit: Annotated[int, typer.Option(help="most updates to print")] = 100,
     as_json: Json = False,
 ) -> None:
     """List what became of a user's follow-ups, the newest first."""
-    show(personalizer.updates(user, limit), UPDATES, as_json=as_json)
+    show(store.updates(user, limit), UPDATES, as_json=as_json)
 
 
 @app.command()
-@at_home
-def pause(personalizer: SyncPersonalizer, user: User) -> None:
+@on_store
+def pause(store: Administration, user: User) -> None:
     """Learn nothing more from this user; replies go on."""
-    typer.echo(f"learning is {personalizer.pause(user).learning}")
+    typer.echo(f"learning is {store.set_learning(user, 'paused').learning}")
 
 
 @app.command()
-@at_home
-def resume(personalizer: SyncPersonalizer, user: User) -> None:
+@on_store
+def resume(store: Administration, user: User) -> None:
     """Learn from this user again."""
-    typer.echo(f"learning is {personalizer.resume(user).learning}")
+    typer.echo(f"learning is {store.set_learning(user, 'active').learning}")
 
 
 @app.command()
-@at_home
+@on_store
 def consent(
-    personalizer: SyncPersonalizer,
+    store: Administration,
     user: User,
     withdraw: Annotated[bool, typer.Option("--withdraw", help="record that the user no longer agrees")] = False,
 ) -> None:
     """Record that a user agrees to be learned from; a withdrawal counts under every setting."""
-    granted = personalizer.consent(user, not withdraw, actor="cli").consent
+    granted = store.consent(user, not withdraw, actor="cli").consent
     typer.echo(f"consent is {'given' if granted else 'withdrawn'}")
 
 
 @app.command()
-@at_home
-def forget(personalizer: SyncPersonalizer, user: User, yes: Yes = False, as_json: Json = False) -> None:
+@on_store
+def forget(store: Administration, user: User, yes: Yes = False, as_json: Json = False) -> None:
     """Erase a user's turns, versions and queued work; it cannot be undone."""
-    known = personalizer.user(user)
+    known = store.user(user)
     if not yes:
         typer.confirm(f"Erase {known.num_turns} turns and all versions of this user for ever?", abort=True)
-    show_one(personalizer.forget(user), as_json=as_json)
+    show_one(store.forget(user), as_json=as_json)

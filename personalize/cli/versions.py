@@ -1,15 +1,15 @@
-"""``personalize versions``: list a user's versions, go back, export, import."""
+"""``personalize versions``: list a user's versions, go back, pin, export, import, prune; no model is loaded."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from personalize.cli.options import Json, User, at_home
-from personalize.cli.printing import show
-from personalize.service import SyncPersonalizer
+from personalize.cli.options import Json, User, on_store
+from personalize.cli.printing import show, show_one
+from personalize.service import Administration
 
-app = typer.Typer(no_args_is_help=True, help="List a user's versions, go back, export, import.")
+app = typer.Typer(no_args_is_help=True, help="List a user's versions, go back, pin, export, import.")
 COLUMNS = {
     "number": "number",
     "parent": "parent",
@@ -25,65 +25,75 @@ COLUMNS = {
 
 
 @app.command("list")
-@at_home
-def list_versions(personalizer: SyncPersonalizer, user: User, as_json: Json = False) -> None:
+@on_store
+def list_versions(store: Administration, user: User, as_json: Json = False) -> None:
     """List a user's versions, of every base model."""
-    show(personalizer.versions(user), COLUMNS, as_json=as_json)
+    show(store.versions(user), COLUMNS, as_json=as_json)
 
 
 @app.command()
-@at_home
+@on_store
 def rollback(
-    personalizer: SyncPersonalizer, user: User, number: Annotated[int, typer.Argument(help="a version's number")]
+    store: Administration, user: User, number: Annotated[int, typer.Argument(help="a version's number")]
 ) -> None:
     """Serve an earlier version again; waiting follow-ups are cancelled."""
-    typer.echo(f"head is version {personalizer.rollback(user, number).number}")
+    typer.echo(f"head is version {store.rollback(user, number).number}")
 
 
 @app.command()
-@at_home
-def undo(personalizer: SyncPersonalizer, user: User) -> None:
+@on_store
+def undo(store: Administration, user: User) -> None:
     """Take back the last update."""
-    version = personalizer.undo(user)
+    version = store.undo(user)
     typer.echo("head is the base model" if version is None else f"head is version {version.number}")
 
 
 @app.command()
-@at_home
-def reset(personalizer: SyncPersonalizer, user: User) -> None:
+@on_store
+def reset(store: Administration, user: User) -> None:
     """Serve the base model again; the versions stay."""
-    personalizer.reset(user)
+    store.reset(user)
     typer.echo("head is the base model")
 
 
 @app.command()
-@at_home
+@on_store
 def pin(
-    personalizer: SyncPersonalizer,
+    store: Administration,
     user: User,
     number: Annotated[int, typer.Argument(help="a version's number")],
     release: Annotated[bool, typer.Option("--release", help="let retention take it again")] = False,
 ) -> None:
     """Keep a version for ever."""
-    personalizer.pin(user, number, not release)
+    store.pin(user, number, not release)
     typer.echo(f"version {number} is {'not pinned' if release else 'pinned'}")
 
 
 @app.command()
-@at_home
+@on_store
 def export(
-    personalizer: SyncPersonalizer, user: User, to: Annotated[Path, typer.Argument(help="zip file to make")]
+    store: Administration,
+    user: User,
+    to: Annotated[Path, typer.Argument(help="zip file to make")],
+    number: Annotated[int | None, typer.Option("--version", help="only the folder of this version")] = None,
 ) -> None:
-    """Write all that is kept about a user into a zip file."""
-    typer.echo(str(personalizer.export(user, to)))
+    """Write all that is kept about a user, or one version's PEFT folder, into a zip file."""
+    typer.echo(str(store.export(user, to) if number is None else store.export_version(user, number, to)))
 
 
 @app.command("import")
-@at_home
+@on_store
 def import_version(
-    personalizer: SyncPersonalizer,
+    store: Administration,
     user: User,
-    folder: Annotated[Path, typer.Argument(help="PEFT folder made for this base model")],
+    source: Annotated[Path, typer.Argument(help="PEFT folder made for this base model, or a zip file of one")],
 ) -> None:
-    """Make a PEFT folder the user's new head."""
-    typer.echo(f"head is version {personalizer.import_(user, folder).number}")
+    """Make a PEFT folder the user's new head; it is checked against the base model that was opened here."""
+    typer.echo(f"head is version {store.import_(user, source).number}")
+
+
+@app.command()
+@on_store
+def prune(store: Administration, as_json: Json = False) -> None:
+    """Remove the old versions and conversations that retention lets go; a running server does it by itself."""
+    show_one(store.prune(), as_json=as_json)

@@ -164,7 +164,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         kind = config.get("peft_type") if isinstance(config, dict) else type(config).__name__
         raise AdapterMismatch(f"{folder.name}: peft_type = {kind!r}; expected 'LORA'")
-    if config.get("bias", "none") != "none" or not isinstance(config.get("init_lora_weights", True), bool | None):
+    if config.get("bias", "none") != "none" or not _starts_plainly(config.get("init_lora_weights", True)):
         raise AdapterMismatch(f"{folder.name}: only plain LoRA without bias and with the standard start is supported")
     set_keys = [key for key, value in config.items() if key not in _NEUTRAL and value]
     if set_keys:
@@ -174,6 +174,11 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if "target_modules" not in config:
         raise AdapterCorrupt(f"{folder.name}/{CONFIG_FILE}: target_modules is missing")
     return config
+
+
+def _starts_plainly(init: Any) -> bool:
+    """Whether this start of the training left the base weights as they are; the store takes the same ones."""
+    return isinstance(init, bool | None) or init in ("gaussian", "orthogonal", "eva")
 
 
 def _rank_and_alpha(config: Mapping[str, Any], folder: Path, max_rank: int) -> tuple[int, float]:

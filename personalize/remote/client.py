@@ -4,6 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import quote
 
@@ -12,8 +13,10 @@ import httpx2
 from personalize.errors import InvalidParameter
 from personalize.remote import values
 from personalize.remote.connection import Connection, Json
+from personalize.remote.files import new_file, zipped
 from personalize.types import (
     ChatRequest,
+    Explanation,
     ForgetReceipt,
     Message,
     Outcome,
@@ -127,12 +130,40 @@ class RemotePersonalizer:
         body = await self._post(user, "undo")
         return values.version_info(body["version"]) if body["version"] is not None else None
 
+    async def pin(self, user: str, number: int, pinned: bool = True) -> VersionInfo:
+        """Keep a version for ever, or no longer."""
+        path = _user(user, f"/versions/{_number(number)}")
+        return values.version_info(await self._connection.send("PUT", path, {"pinned": pinned}))
+
+    async def export(self, user: str, path: str | Path) -> Path:
+        """Write all that is kept about the user into a new zip file; return its path."""
+        return await self._download(_user(user, "/export"), Path(path))
+
+    async def export_version(self, user: str, number: int, path: str | Path) -> Path:
+        """Write one version's PEFT folder into a new zip file; return its path."""
+        return await self._download(_user(user, f"/versions/{_number(number)}/export"), Path(path))
+
+    async def import_(self, user: str, source: str | Path) -> VersionInfo:
+        """Make a PEFT folder, or a zip file of one, the user's new head (admin keys only); the user must exist.
+
+        Raises:
+            AdapterError: damaged, hostile, or for another base; nothing has changed.
+        """
+        with zipped(Path(source)) as file:
+            return values.version_info(await self._connection.upload(_user(user, "/versions"), file))
+
     async def updates(self, user: str, limit: int = 100) -> tuple[UpdateInfo, ...]:
         """The user's newest updates, the newest first."""
         return tuple(map(values.update_info, await self._list(user, "updates", limit=limit)))
 
     async def update(self, update_id: str) -> UpdateInfo:
         return values.update_info(await self._connection.send("GET", f"/v1/updates/{_segment('update_id', update_id)}"))
+
+    async def explain(self, user: str, update: str = "latest", *, probe: str | None = None) -> Explanation:
+        """Return what one applied update did; see ``Personalizer.explain``."""
+        asked = {} if probe is None else {"probe": quote(str(probe), safe="", errors="replace")}
+        path = _user(user, f"/updates/{_segment('update', update)}/explanation", **asked)
+        return values.explanation(await self._connection.send("GET", path))
 
     async def user(self, user: str) -> UserInfo:
         return values.user_info(await self._connection.send("GET", _user(user)))
@@ -167,6 +198,11 @@ class RemotePersonalizer:
     async def __aexit__(self, *exc: object) -> None:
         await self.aclose()
 
+    async def _download(self, asked: str, path: Path) -> Path:
+        with new_file(path) as file:
+            await self._connection.download(asked, file)
+        return path
+
     async def _list(self, user: str, what: str, **query: int) -> list[Json]:
         return (await self._connection.send("GET", _user(user, f"/{what}", **query)))["data"]
 
@@ -187,10 +223,16 @@ def _chunk(choice: Json, event: Json, texts: dict[int, str]) -> ReplyChunk:
     return ReplyChunk(text=text, index=index, reply=reply)
 
 
-def _user(user: str, rest: str = "", **query: int) -> str:
+def _user(user: str, rest: str = "", **query: int | str) -> str:
     """A path about one user, named by the application's own id or by a ``UserId``."""
     asked = [f"{name}={value}" for name, value in query.items()] + ["by=id"] * isinstance(user, UserId)
     return f"/v1/users/{_segment('user', user)}{rest}" + (f"?{'&'.join(asked)}" if asked else "")
+
+
+def _number(number: int) -> int:
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise InvalidParameter("version", number, "the number of one of the user's versions")
+    return number
 
 
 def _segment(param: str, value: str) -> str:

@@ -1,9 +1,11 @@
 """One HTTP connection pool to a server, speaking JSON and the SDK's errors."""
 
+import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import httpx2
 
@@ -11,6 +13,7 @@ from personalize.errors import Unreachable
 from personalize.remote.failures import failure, stream_failure
 
 Json = dict[str, Any]
+CHUNK_BYTES = 2**18
 
 
 class Connection:
@@ -40,8 +43,27 @@ class Connection:
             response = await self._http.request(method, path, json=body)
         except httpx2.HTTPError as error:
             raise _unreachable(error) from error
-        if response.status_code >= 400:
-            raise failure(response.status_code, response.content, response.headers.get("retry-after"))
+        await _checked(response)
+        return _object(response.content)
+
+    async def download(self, path: str, to: BinaryIO) -> None:
+        """Write the bytes that answer a GET into a file; raises as ``send`` does."""
+        try:
+            async with self._http.stream("GET", path) as response:
+                await _checked(response)
+                async for chunk in response.aiter_bytes():
+                    await asyncio.to_thread(to.write, chunk)
+        except httpx2.HTTPError as error:
+            raise _unreachable(error) from error
+
+    async def upload(self, path: str, file: BinaryIO) -> Json:
+        """Return the JSON object that answers a POST of a zip file; raises as ``send`` does."""
+        headers = {"Content-Type": "application/zip", "Content-Length": str(os.fstat(file.fileno()).st_size)}
+        try:
+            response = await self._http.request("POST", path, content=_chunks(file), headers=headers)
+        except httpx2.HTTPError as error:
+            raise _unreachable(error) from error
+        await _checked(response)
         return _object(response.content)
 
     @asynccontextmanager
@@ -49,9 +71,7 @@ class Connection:
         """Send a request whose answer is a stream; leaving the block hangs up."""
         try:
             async with self._http.stream("POST", path, json=body) as response:
-                if response.status_code >= 400:
-                    content = await response.aread()
-                    raise failure(response.status_code, content, response.headers.get("retry-after"))
+                await _checked(response)
                 yield Stream(response)
         except httpx2.HTTPError as error:
             raise _unreachable(error) from error
@@ -87,6 +107,17 @@ class Stream:
                 raise stream_failure(value["error"])
             yield value
         raise Unreachable("the stream ended before its end")
+
+
+async def _checked(response: httpx2.Response) -> None:
+    """Raise what the server refused."""
+    if response.status_code >= 400:
+        raise failure(response.status_code, await response.aread(), response.headers.get("retry-after"))
+
+
+async def _chunks(file: BinaryIO) -> AsyncIterator[bytes]:
+    while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+        yield chunk
 
 
 def _unreachable(error: httpx2.HTTPError) -> Unreachable:

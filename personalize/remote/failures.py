@@ -14,6 +14,7 @@ BY_STATUS: Mapping[int, type[PersonalizeError]] = {
     404: errors.NotFound,
     405: errors.InvalidRequest,
     409: errors.Conflict,
+    410: errors.Gone,
     413: errors.InvalidRequest,
     429: errors.Overloaded,
     502: errors.Unreachable,

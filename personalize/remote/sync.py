@@ -68,6 +68,7 @@ class SyncRemotePersonalizer:
     outcome = _blocking(RemotePersonalizer.outcome)
     updates = _blocking(RemotePersonalizer.updates)
     update = _blocking(RemotePersonalizer.update)
+    explain = _blocking(RemotePersonalizer.explain)
     pause = _blocking(RemotePersonalizer.pause)
     resume = _blocking(RemotePersonalizer.resume)
     consent = _blocking(RemotePersonalizer.consent)
@@ -77,6 +78,10 @@ class SyncRemotePersonalizer:
     rollback = _blocking(RemotePersonalizer.rollback)
     undo = _blocking(RemotePersonalizer.undo)
     reset = _blocking(RemotePersonalizer.reset)
+    pin = _blocking(RemotePersonalizer.pin)
+    export = _blocking(RemotePersonalizer.export)
+    export_version = _blocking(RemotePersonalizer.export_version)
+    import_ = _blocking(RemotePersonalizer.import_)
     forget = _blocking(RemotePersonalizer.forget)
 
     def close(self) -> None:

@@ -6,11 +6,17 @@ from typing import Any
 from personalize.errors import InvalidParameter
 from personalize.types import (
     ChatRequest,
+    Drift,
+    Explanation,
     ForgetReceipt,
     Message,
+    Norms,
     Outcome,
+    Probe,
     Reply,
     ReplyStart,
+    TokenSignal,
+    UpdateEffect,
     UpdateInfo,
     Usage,
     UserId,
@@ -87,6 +93,23 @@ def update_info(body: Mapping[str, Any]) -> UpdateInfo:
     fields = _known(UpdateInfo, body)
     fields["outcome"] = Outcome(body["outcome"])
     return UpdateInfo(**fields)
+
+
+def explanation(body: Mapping[str, Any]) -> Explanation:
+    effect = body["effect"]
+    fields = _known(Explanation, body) | {
+        "told": tuple(body["told"]),
+        "effect": UpdateEffect(
+            **_known(UpdateEffect, effect)
+            | {
+                "tokens": tuple(TokenSignal(**_known(TokenSignal, token)) for token in effect["tokens"]),
+                "drift": Drift(**_known(Drift, effect["drift"])),
+                "norms": Norms(**_known(Norms, effect["norms"])),
+            }
+        ),
+        "probe": Probe(**_known(Probe, body["probe"])),
+    }
+    return Explanation(**fields)
 
 
 def receipt(body: Mapping[str, Any]) -> ForgetReceipt:

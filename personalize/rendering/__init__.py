@@ -2,7 +2,18 @@
 
 from personalize.rendering.detokenizer import Detokenizer, cut
 from personalize.rendering.hindsight import with_block
-from personalize.rendering.messages import conversation, parse_messages
+from personalize.rendering.messages import conversation, parse_conversation, parse_messages
+from personalize.rendering.recorded import as_sampled
 from personalize.rendering.renderer import Renderer, shared_prefix
 
-__all__ = ["Detokenizer", "Renderer", "conversation", "cut", "parse_messages", "shared_prefix", "with_block"]
+__all__ = [
+    "Detokenizer",
+    "Renderer",
+    "as_sampled",
+    "conversation",
+    "cut",
+    "parse_conversation",
+    "parse_messages",
+    "shared_prefix",
+    "with_block",
+]

@@ -36,11 +36,21 @@ def parse_messages(raw: Sequence[Mapping | Message]) -> tuple[Message, ...]:
         InvalidParameter: not a list, an unknown role, content of another type, nothing to answer.
         UnsupportedParameter: an image, audio or file part.
     """
-    if isinstance(raw, str | bytes | Mapping) or not isinstance(raw, Sequence):
-        raise InvalidParameter("messages", raw, "a list of messages")
-    messages = tuple(_message(item, f"messages[{i}]") for i, item in enumerate(raw))
+    messages = parse_conversation(raw)
     _check_answerable(messages)
     return messages
+
+
+def parse_conversation(raw: Sequence[Mapping | Message]) -> tuple[Message, ...]:
+    """Read messages as ``parse_messages`` does, of a conversation that may end anywhere.
+
+    Raises:
+        InvalidParameter: not a list, an unknown role, content of another type.
+        UnsupportedParameter: an image, audio or file part.
+    """
+    if isinstance(raw, str | bytes | Mapping) or not isinstance(raw, Sequence):
+        raise InvalidParameter("messages", raw, "a list of messages")
+    return tuple(_message(item, f"messages[{i}]") for i, item in enumerate(raw))
 
 
 def _message(item: object, where: str) -> Message:

@@ -123,6 +123,13 @@ class Renderer:
             raise TemplateError("the recorded prompt does not end with the last user message of its own turn")
         return (*prompt_ids[: len(prompt_ids) - tail], *told[len(plain) - tail :])
 
+    def reply_ids(self, text: str) -> tuple[int, ...]:
+        """Return the ids of a reply as they follow the generation prompt, with the token that ends a turn."""
+        before = self._template.before_reply
+        (content,), mark = self._control.mark([self._template.reply_lead + text], before)
+        ids = self._pieces([before, *(content.split(mark) if mark else [content])])
+        return (*ids[len(self._encode(before)) :], *self._turn_end)
+
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ``ids`` without special tokens."""
         if self._backend is not None:
@@ -140,6 +147,15 @@ class Renderer:
             self._template.source,
         )
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    @cached_property
+    def _turn_end(self) -> tuple[int, ...]:
+        """The token with which the template closes a turn, else the tokenizer's end; empty where there is neither."""
+        closing = tuple(self._encode(self._template.closing.lstrip())[:1])
+        if self.end_ids.issuperset(closing) and closing:
+            return closing
+        eos = self.tokenizer.eos_token_id
+        return () if eos is None else tuple(eos[:1]) if isinstance(eos, list | tuple) else (eos,)
 
     def _encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False)

@@ -69,6 +69,17 @@ class ChatTemplate:
             return ""
         return shown.rpartition(_ASSISTANT)[2]
 
+    @cached_property
+    def reply_lead(self) -> str:
+        """What stands between the generation prompt and the assistant's text; mostly nothing, or a space."""
+        try:
+            shown = self.apply([Message("user", _USER), Message("assistant", _ASSISTANT)], add_generation_prompt=False)
+        except TemplateError:
+            return ""
+        after = shown.partition(_USER)[2]
+        begun = after.removeprefix(self.before_reply) if after.startswith(self.before_reply) else ""
+        return begun.partition(_ASSISTANT)[0] if _ASSISTANT in begun else ""
+
     def _shows(self, messages: Sequence[Message], word: str) -> bool:
         try:
             return word in self.apply(messages)

@@ -1,6 +1,7 @@
 """The blocking twin: the same methods, run on an event loop that has a thread of its own."""
 
 import asyncio
+import contextlib
 import functools
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -81,6 +82,14 @@ async def _close(items: Any) -> None:
     await items.aclose()
 
 
+async def _enter(block: contextlib.AbstractAsyncContextManager[T]) -> T:
+    return await block.__aenter__()
+
+
+async def _leave(block: contextlib.AbstractAsyncContextManager[Any]) -> None:
+    await block.__aexit__(None, None, None)
+
+
 class SyncPersonalizer:
     """``Personalizer`` for code without an event loop; may be used from several threads.
 
@@ -141,6 +150,9 @@ class SyncPersonalizer:
     outcome = _blocking(Personalizer.outcome)
     outcome_owner = _blocking(Personalizer.outcome_owner)
     fingerprint = _blocking(Personalizer.fingerprint)
+    explain = _blocking(Personalizer.explain)
+    learn_from = _blocking(Personalizer.learn_from)
+    rebase = _blocking(Personalizer.rebase)
     updates = _blocking(Personalizer.updates)
     update = _blocking(Personalizer.update)
     update_owner = _blocking(Personalizer.update_owner)
@@ -155,8 +167,20 @@ class SyncPersonalizer:
     reset = _blocking(Personalizer.reset)
     pin = _blocking(Personalizer.pin)
     export = _blocking(Personalizer.export)
+    export_version = _blocking(Personalizer.export_version)
     import_ = _blocking(Personalizer.import_)
     forget = _blocking(Personalizer.forget)
+
+    @contextlib.contextmanager
+    def workspace(self, user: str) -> Iterator[Path]:
+        """See ``Personalizer.workspace``."""
+        self._check_open()
+        block = self._app.workspace(user)
+        folder = self._thread.run(_enter(block))
+        try:
+            yield folder
+        finally:
+            self._thread.run(_leave(block))
 
     @property
     def store(self):

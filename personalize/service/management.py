@@ -1,6 +1,8 @@
 """What people may see and change of their own, asynchronously; the work is done by ``People`` in a thread."""
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from personalize.service.people import People
@@ -70,18 +72,31 @@ class Management:
         """Serve the base model again; versions stay and can be rolled back to."""
         await asyncio.to_thread(self._people.reset, user)
 
-    async def pin(self, user: str, number: int, pinned: bool = True) -> None:
+    async def pin(self, user: str, number: int, pinned: bool = True) -> VersionInfo:
         """Keep a version for ever, or no longer."""
-        await asyncio.to_thread(self._people.pin, user, number, pinned)
+        return await asyncio.to_thread(self._people.pin, user, number, pinned)
 
     async def export(self, user: str, path: str | Path) -> Path:
         """Write all that is kept about the user into a zip file; return its path."""
         return await asyncio.to_thread(self._people.export, user, Path(path))
 
-    async def import_(self, user: str, folder: str | Path) -> VersionInfo:
-        """Make a PEFT folder the user's new head.
+    async def export_version(self, user: str, number: int, path: str | Path) -> Path:
+        """Write one version's PEFT folder into a zip file; return its path."""
+        return await asyncio.to_thread(self._people.export_version, user, number, Path(path))
+
+    async def import_(self, user: str, source: str | Path) -> VersionInfo:
+        """Make a PEFT folder, or a zip file of one, the user's new head.
 
         Raises:
-            AdapterError: damaged, hostile, or for another base.
+            AdapterError: damaged, hostile, or for another base; nothing has changed.
         """
-        return await asyncio.to_thread(self._people.import_, user, Path(folder))
+        return await asyncio.to_thread(self._people.import_, user, Path(source))
+
+    @contextlib.asynccontextmanager
+    async def workspace(self, user: str) -> AsyncIterator[Path]:
+        """A private folder for files of the user on their way in or out; it goes with the block, or the user."""
+        folder = await asyncio.to_thread(self._people.stage, user)
+        try:
+            yield folder
+        finally:
+            await asyncio.to_thread(self._people.discard, folder)

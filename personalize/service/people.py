@@ -1,6 +1,7 @@
 """Users, their versions and their updates, as an operator or the person asks for them; plain blocking calls."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from adapters_store import Store
@@ -11,6 +12,7 @@ from personalize.types import ForgetReceipt, Outcome, UpdateInfo, UserId, UserIn
 from personalize.updates.storage import translated
 
 MAX_PAGE = 1_000
+MAX_NUMBER = 10**18 - 1
 CONSENT_TEXT = "default"
 
 
@@ -19,16 +21,38 @@ def find_user(store: Store, name: str) -> User | None:
     return store.get_user(name) if isinstance(name, UserId) else store.find_user(name)
 
 
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The base model that heads are meant for, as far as managing adapters must know it.
+
+    Attributes:
+        modules: module name -> (d_in, d_out) of the layers that can carry an adapter; None where nobody can say.
+        max_rank: highest rank that is served.
+    """
+
+    digest: str
+    modules: Mapping[str, tuple[int, int]] | None
+    max_rank: int
+
+
 class People:
     """What can be asked about users and done for them; every call names one user.
 
     Args:
-        base_digest: the base whose heads are meant.
+        base: the base whose heads are meant; None where none is known: what needs one is then refused.
+        max_import_bytes: largest zip file, and largest file in it, that an import reads; a folder may be larger.
     """
 
-    def __init__(self, store: Store, base_digest: str):
+    def __init__(self, store: Store, base: Base | None, max_import_bytes: int):
         self._store = store
-        self._base_digest = base_digest
+        self._known_base = base
+        self._max_import_bytes = max_import_bytes
+
+    @property
+    def _base(self) -> Base:
+        if self._known_base is None:
+            raise NotFound("no model has been opened in this home yet, so nobody has a version here", param="model")
+        return self._known_base
 
     # --- looking ---------------------------------------------------------------------------------------------------
 
@@ -59,7 +83,7 @@ class People:
         Args:
             after: the last ``user_id`` of the page before.
         """
-        _check_limit(limit)
+        check_limit(limit)
         with translated():
             return tuple(self._user_info(user) for user in self._store.list_users(limit, after))
 
@@ -76,7 +100,7 @@ class People:
 
     def updates(self, user: str, limit: int = 100) -> tuple[UpdateInfo, ...]:
         """Return the user's newest updates, the newest first."""
-        _check_limit(limit)
+        check_limit(limit)
         user_id = self.user_id(user)
         with translated():
             return tuple(_update_info(update) for update in self._store.updates(user_id, limit))
@@ -94,8 +118,7 @@ class People:
 
     def rollback(self, user: str, number: int) -> VersionInfo:
         """Make a version the head again; what waits to be learnt is cancelled."""
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise InvalidParameter("version", number, "the number of one of the user's versions")
+        _check_number(number)
         user_id = self.user_id(user)
         with translated():
             return _head_info(self._store.rollback(user_id, number))
@@ -104,20 +127,26 @@ class People:
         """Go back to the head's parent; None when that is the base."""
         user_id = self.user_id(user)
         with translated():
-            version = self._store.undo_last(user_id, self._base_digest)
+            version = self._store.undo_last(user_id, self._base.digest)
         return None if version is None else _head_info(version)
 
     def reset(self, user: str) -> None:
         """Serve the base again and learn from there; versions stay."""
         user_id = self.user_id(user)
         with translated():
-            self._store.reset(user_id, self._base_digest)
+            self._store.reset(user_id, self._base.digest)
 
-    def pin(self, user: str, number: int, pinned: bool = True) -> None:
+    def pin(self, user: str, number: int, pinned: bool = True) -> VersionInfo:
         """Keep a version for ever, or no longer."""
+        _check_number(number)
+        if not isinstance(pinned, bool):
+            raise InvalidParameter("pinned", pinned, "True or False")
         user_id = self.user_id(user)
         with translated():
             self._store.pin(user_id, number, pinned)
+            version = self._store.version(user_id, number)
+            head = self._store.head(user_id, version.base_digest)
+        return _version_info(version, head.number if head else None)
 
     # --- permission and data ---------------------------------------------------------------------------------------
 
@@ -143,18 +172,43 @@ class People:
             self._store.export_user(user_id, path)
         return path
 
-    def import_(self, user: str, folder: Path) -> VersionInfo:
-        """Make a PEFT folder the user's new head; who has never chatted may bring one.
+    def export_version(self, user: str, number: int, path: Path) -> Path:
+        """Write one version's PEFT folder into a zip file."""
+        _check_number(number)
+        user_id = self.user_id(user)
+        with translated():
+            self._store.export_version(user_id, number, path)
+        return path
+
+    def import_(self, user: str, source: Path) -> VersionInfo:
+        """Make a PEFT folder, or a zip file of one, the user's new head; who has never chatted may bring one.
 
         Raises:
-            AdapterError: the folder cannot be served.
+            AdapterError: the folder cannot be served on this base.
             StorageUnavailable: it cannot be written.
         """
+        base = self._base
         user_id = self._seen(user)
+        max_bytes = self._max_import_bytes if source.is_file() else None
         with translated():
-            return _head_info(self._store.import_version(user_id, folder, self._base_digest, None))
+            return _head_info(
+                self._store.import_version(
+                    user_id, source, base.digest, base.modules, max_rank=base.max_rank, max_bytes=max_bytes
+                )
+            )
 
-    def forget(self, user_id: str) -> ForgetReceipt:
+    def stage(self, user: str) -> Path:
+        """Return a new private folder of the user's, which ``discard`` ends; so do ``forget`` and the sweeper."""
+        user_id = self.user_id(user)
+        with translated():
+            return self._store.stage(user_id)
+
+    def discard(self, folder: Path) -> None:
+        with translated():
+            self._store.discard(folder)
+
+    def forget(self, user: str) -> ForgetReceipt:
+        user_id = self.user_id(user)
         with translated():
             receipt = self._store.forget(user_id)
         return ForgetReceipt(
@@ -170,7 +224,7 @@ class People:
             return self._store.ensure_user(user).user_id
 
     def _user_info(self, user: User) -> UserInfo:
-        head = self._store.head(user.user_id, self._base_digest)
+        head = self._store.head(user.user_id, self._known_base.digest) if self._known_base else None
         return UserInfo(
             user_id=user.user_id,
             created_s=user.created_s,
@@ -215,6 +269,12 @@ def _update_info(update: Update) -> UpdateInfo:
     )
 
 
-def _check_limit(limit: object) -> None:
+def _check_number(number: object) -> None:
+    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MAX_NUMBER:
+        raise InvalidParameter("version", number, "the number of one of the user's versions")
+
+
+def check_limit(limit: object) -> None:
+    """Refuse what cannot be the length of a page."""
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_PAGE:
         raise InvalidParameter("limit", limit, f"a whole number from 1 to {MAX_PAGE}")

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -12,19 +12,26 @@ from personalize.backends import Opened, open_backend
 from personalize.config import Learning, ServiceSettings, Settings
 from personalize.errors import Cancelled
 from personalize.service.admission import Admission, Admitted
+from personalize.service.erasures import Erasures
 from personalize.service.exchange import Exchange
+from personalize.service.explainer import Explainer
 from personalize.service.heads import Heads
 from personalize.service.ledger import Ledger
 from personalize.service.management import Management
 from personalize.service.opening import Opening
-from personalize.service.people import People, find_user
+from personalize.service.people import Base, People, find_user
+from personalize.service.rebase import Rebase
+from personalize.service.recordings import Recordings
 from personalize.service.validation import Said, conversation_of
 from personalize.types import (
     AdapterRef,
     ChatRequest,
+    Explanation,
     ForgetReceipt,
+    LoggedLesson,
     Message,
     Outcome,
+    RebaseReport,
     Reply,
     ReplyChunk,
     SamplingParams,
@@ -32,7 +39,7 @@ from personalize.types import (
 )
 from personalize.updates.batch import School
 from personalize.updates.consumer import Consumer
-from personalize.updates.storage import open_store, reference, translated
+from personalize.updates.storage import open_store, reference, remember_base, translated
 
 T = TypeVar("T")
 NUM_ADMITTING = 4
@@ -50,21 +57,25 @@ class Personalizer(Management):
     """
 
     def __init__(self, store: Store, opened: Opened, settings: Settings | None = None):
-        super().__init__(People(store, opened.base_digest))
         self.settings = settings or Settings()
         service: ServiceSettings = self.settings.service
+        base = Base(opened.base_digest, opened.modules, self.settings.engine.max_lora_rank)
+        super().__init__(People(store, base, service.max_import_bytes))
         self._store = store
         self._opened = opened
         self._heads = Heads(store, opened.base_digest)
         self._admission = Admission(store, opened, self._heads, service)
         self._ledger = Ledger(store, opened.base_digest, service.max_queued_updates)
         self._forgotten: set[str] = set()
-        school = School(store, opened.trainer, opened.base_digest, service.learning, self._forgotten)
+        school = School(store, opened.trainer, opened.base_digest, service.learning, self._forgotten, opened.renderer)
+        self._explainer = Explainer(store, opened, service, self._forgotten)
         self._consumer = Consumer(school, max_batch=opened.max_batch)
+        self._recordings = Recordings(store, opened, service.learning, self._consumer.wake)
+        self._rebase = Rebase(store, opened, service.learning)
         self._threads = ThreadPoolExecutor(NUM_ADMITTING, "admission")
         self._background: set[asyncio.Task[Any]] = set()
         self._running: set[Exchange] = set()
-        self._learning_task: asyncio.Task[None] | None = None
+        self._loops: list[asyncio.Task[None]] = []
         self._closed = False
 
     # --- opening and closing -----------------------------------------------------------------------------------------
@@ -104,23 +115,26 @@ class Personalizer(Management):
         except BaseException:
             await opened.inference.aclose()
             raise
+        await asyncio.to_thread(remember_base, store, settings, opened.base_digest, opened.modules)
         app = cls(store, opened, settings)
         app.start()
         return app
 
     def start(self) -> None:
-        """Begin to consume the queue; ``open`` does it."""
-        self._learning_task = asyncio.create_task(self._consumer.run())
+        """Begin to consume the queue, and to notice what other processes erase; ``open`` does it."""
+        erasures = Erasures(self._store, self._held, self._let_go_loaded)
+        self._loops = [asyncio.create_task(self._consumer.run()), asyncio.create_task(erasures.run())]
 
     async def aclose(self) -> None:
         """Stop learning, cut what still runs, write down what is owed, and close. May be called twice."""
         if self._closed:
             return
         self._closed = True
-        if self._learning_task is not None:
-            self._learning_task.cancel()
-            await asyncio.gather(self._learning_task, return_exceptions=True)
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
         await self._cut(list(self._running), "the service is closing")
+        await self._explainer.stop("the service is closing")
         while self._background:
             await asyncio.gather(*self._background, return_exceptions=True)
         await self._opened.inference.aclose()
@@ -226,17 +240,79 @@ class Personalizer(Management):
         """
         return await asyncio.to_thread(self._ledger.owner, request_id)
 
+    async def learn_from(
+        self,
+        user: str,
+        messages: Sequence[Message | Mapping],
+        *,
+        max_lessons: int | None = None,
+        dry_run: bool = False,
+    ) -> tuple[LoggedLesson, ...]:
+        """Queue what a conversation that was recorded elsewhere teaches; return one value per answered reply, in order.
+
+        Each reply with the user's next message becomes a turn and a queued update, as if it had been served here, and
+        goes the way of every live follow-up. Handed in again it is ``skipped_duplicate``: no turn trains twice. Waits
+        while a few of the user's lessons are in the queue.
+
+        Args:
+            user: whose conversation it is; who is new becomes a user.
+            messages: the conversation from its beginning, in the form of ``chat``; it may end anywhere.
+            max_lessons: most lessons to queue; the rest of the conversation is left for another call.
+            dry_run: say what would be queued, and change nothing.
+
+        Raises:
+            InvalidRequest: the messages cannot be read or shown to this model; nothing of them was queued.
+            StorageUnavailable: nothing can be recorded, or learning is paused; what was queued until then stays.
+        """
+        self._check_open()
+        return await self._recordings.learn_from(user, messages, max_lessons, dry_run)
+
+    async def rebase(self, user: str, *, dry_run: bool = False) -> RebaseReport:
+        """Rebuild the user's adapter, which was made for another base, for this one from the kept turns.
+
+        The new head appears when all turns were learnt, or not at all; the old base's head stays.
+
+        Args:
+            dry_run: say what would be learnt, and change nothing.
+
+        Raises:
+            NotFound: no such user.
+            Conflict: a head of the user moved meanwhile; nothing was changed.
+            StorageUnavailable: the version cannot be written.
+        """
+        self._check_open()
+        user_id = await asyncio.to_thread(self._people.user_id, user)
+        return await self._rebase.run(user_id, dry_run)
+
     async def forget(self, user: str) -> ForgetReceipt:
         """Erase the user: turns, versions, moments, queue, keys, slots. What still streams to the user is cut."""
         user_id = await asyncio.to_thread(self._people.user_id, user)
         self._forgotten.add(user_id)  # from here on nothing of the user is handed to the engine
         loaded = await asyncio.to_thread(self._references, user_id)
-        receipt = await asyncio.to_thread(self._people.forget, user_id)
+        receipt = await asyncio.to_thread(self._people.forget, UserId(user_id))
+        await self._let_go(user_id, loaded)
+        return receipt
+
+    async def _let_go(self, user_id: str, loaded: Sequence[AdapterRef]) -> None:
+        """End what is done for a user who was forgotten, and take his versions out of the engine."""
+        self._forgotten.add(user_id)
         await self._cut([one for one in self._running if one.user_id == user_id], "the user was forgotten")
+        await self._explainer.stop("the user was forgotten", user_id)
         await self._consumer.idle(user_id)
         for ref in loaded:
             await self._opened.inference.unload_adapter(ref)
-        return receipt
+
+    async def _let_go_loaded(self, user_id: str) -> None:
+        await self._let_go(user_id, [ref for ref in self._loaded() if ref.user_id == user_id])
+
+    def _held(self) -> set[str]:
+        """Ids of the users for whom something runs, or of whom the engine has a version."""
+        running = {one.user_id for one in self._running if one.user_id is not None}
+        return running | self._explainer.users() | {ref.user_id for ref in self._loaded()}
+
+    def _loaded(self) -> list[AdapterRef]:
+        names = getattr(self._opened.inference, "loaded_adapters", tuple)
+        return [AdapterRef(name, "") for name in names()]
 
     def _references(self, user_id: str) -> list[AdapterRef]:
         """Names under which the engine may have loaded something; the folders need not exist any more."""
@@ -266,6 +342,27 @@ class Personalizer(Management):
         with translated():
             found = find_user(self._store, user)
             return None if found is None else reference(self._store, self._heads.current(found.user_id))
+
+    async def explain(self, user: str, update: str = "latest", *, probe: str | None = None) -> Explanation:
+        """Return what one applied update did: signals per token, drift, norms, and replies before and after.
+
+        Everything is measured anew on the stored turn and versions. Replies go on meanwhile.
+
+        Args:
+            update: id of an update, or of the turn that it was about; "latest" is the user's newest applied one.
+            probe: prompt of the greedy replies; None takes the update's own prompt.
+
+        Raises:
+            NotFound: the user has no such update.
+            Gone: its version, the parent, or the turn's text has been removed by retention.
+            Conflict: it made no version: it waits, was skipped or was rejected.
+            AdapterMismatch: it was made for another base model.
+            Overloaded: too many explanations at a time.
+            Cancelled: the service closes, or the user was forgotten.
+        """
+        self._check_open()
+        user_id = await asyncio.to_thread(self._people.user_id, user)
+        return await self._explainer.explain(user_id, update, probe)
 
     # --- for operators -----------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from personalize.types import Message, visible_text
 
-_PREFIX, _PROMPT, _REPLY = b"prefix", b"prompt", b"reply"
+_PREFIX, _PROMPT, _REPLY, _RECORDED = b"prefix", b"prompt", b"reply", b"recorded"
 
 
 def canonical(message: Message) -> str:
@@ -44,6 +44,17 @@ def prompt_key(key: bytes, messages: Sequence[Message]) -> str:
 def reply_key(key: bytes, text: str) -> str:
     """Return key 2 of a turn: over its reply alone."""
     return _keyed(key, _REPLY, [canonical(Message("assistant", text))])
+
+
+def recorded_id(key: bytes, base_digest: str, messages: Sequence[Message]) -> str:
+    """Return the id of a turn that was served elsewhere: the same conversation gives the same id; 32 hex digits.
+
+    Args:
+        key: the user's secret.
+        base_digest: the base that is to learn from it; another base may learn from it once more.
+        messages: the conversation, ending with the assistant's reply.
+    """
+    return _keyed(key, _RECORDED, [base_digest, *_spoken(messages)])
 
 
 def _spoken(messages: Sequence[Message]) -> Iterable[str]:

@@ -11,8 +11,9 @@ from adapters_store import Store
 from adapters_store.errors import AdapterInvalid, Erased, HeadMoved, NotFound, StoreError, StoreFull, UpdateClosed
 from adapters_store.types import ClaimedUpdate, Version
 from personalize.config import Learning
+from personalize.rendering.recorded import Reteller
 from personalize.types import AdapterRef, Lesson, Outcome, UpdateReport
-from personalize.updates.lessons import build_lesson, refusal
+from personalize.updates.lessons import LessonBase, build_lesson, refusal
 from personalize.updates.storage import reference
 
 MAX_RACES = 3
@@ -38,6 +39,7 @@ class School:
     Args:
         learning: the operator's setting.
         forgotten: ids of users whose versions must not be handed to the engine any more; grows while it is in use.
+        renderer: tells remembered turns of another base anew; None leaves them out.
     """
 
     store: Store
@@ -45,6 +47,7 @@ class School:
     base_digest: str
     learning: Learning
     forgotten: set[str] = field(default_factory=set)
+    renderer: Reteller | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +126,10 @@ class Batch:
         refused = refusal(self._store.get_user(claim.user_id), self._school.learning)
         if refused is not None:
             return refused
-        lesson = build_lesson(self._store, claim, parent)
+        base = LessonBase(self._school.base_digest, self._school.renderer)
+        lesson = build_lesson(self._store, claim, parent, base)
+        if isinstance(lesson, Outcome):
+            return lesson
         return Job(claim, parent, lesson, self._stage(claim.user_id), races)
 
     def _stage(self, user_id: str) -> Path:

@@ -1,7 +1,9 @@
 """The store as the rest of the SDK meets it: opened from settings, its errors in the SDK's own words."""
 
 import contextlib
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from adapters_store import LocalBlobs, Store
 from adapters_store import errors as stored
@@ -9,6 +11,8 @@ from adapters_store.types import Version
 from personalize import errors
 from personalize.config import Settings
 from personalize.types import AdapterRef
+
+log = logging.getLogger(__name__)
 
 # The first class that fits counts, so a special error stands before the general one.
 _WORDS: tuple[tuple[type[stored.StoreError], type[errors.PersonalizeError]], ...] = (
@@ -44,6 +48,25 @@ def open_store(settings: Settings) -> Store:
         except OSError as error:
             raise errors.StorageUnavailable(f"{settings.home} cannot be made: {error}") from error
         return Store.open(settings.url, LocalBlobs(settings.home))
+
+
+def base_name(settings: Settings) -> str:
+    """Return the name under which the store remembers the base of ``settings``; a local folder is its full path."""
+    if settings.backend == "echo":
+        return "echo"
+    folder = Path(settings.model)
+    return str(folder.resolve()) if folder.is_dir() else settings.model
+
+
+def remember_base(store: Store, settings: Settings, digest: str, modules: Mapping[str, tuple[int, int]] | None) -> None:
+    """Write down which base was opened, for those who manage the store without a model.
+
+    A store that cannot be written now must not keep anybody from being served: it is only logged.
+    """
+    try:
+        store.record_base(base_name(settings), digest, modules)
+    except stored.StoreError as error:
+        log.warning("the opened base could not be written down: %s", error.code)
 
 
 def reference(store: Store, version: Version | None) -> AdapterRef | None:

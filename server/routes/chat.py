@@ -30,14 +30,16 @@ async def chat_completions(request: Request, shared: Shared, caller: Caller) -> 
 
 
 async def _whole(call: ChatCall, shared: State, request: Request) -> Response:
-    replies = await while_connected(request, shared.personalizer.complete(call.request))
+    with shared.seats.taken(call.request):
+        replies = await while_connected(request, shared.personalizer.complete(call.request))
     shared.pulse.saw()
     shared.metrics.observe_replies(replies)
     return JSONResponse(completion(replies, model=call.model, base=shared.base), headers=answer_headers(replies[0]))
 
 
 async def _streamed(call: ChatCall, shared: State) -> Response:
-    chunks = Pulled(shared.personalizer.stream(call.request), shared.pulse.saw)
+    source = shared.seats.stream(call.request, shared.personalizer.stream(call.request))
+    chunks = Pulled(source, shared.pulse.saw)
     try:
         start = await _started(chunks, shared.keep_alive_s)
     except BaseException:

@@ -1,16 +1,17 @@
-"""``/v1/updates`` and ``/v1/outcomes``: what became of a follow-up."""
+"""``/v1/updates``, ``/v1/outcomes`` and explanations: what became of a follow-up, and what it did."""
 
 from dataclasses import asdict
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from personalize.access import Principal
 from personalize.errors import NotFound
 from personalize.service import Personalizer
 from personalize.types import Outcome, UserId
-from server.identity import Caller, unquoted
+from server.identity import Caller, Read, unquoted
 from server.paging import MAX_LIMIT
+from server.routes.chat import while_connected
 from server.state import Shared
 
 router = APIRouter()
@@ -23,6 +24,14 @@ async def get_update(update_id: str, shared: Shared, caller: Caller) -> dict[str
     if owner is None or not caller.may("read", owner):
         raise NotFound("no such update", param="update_id")
     return asdict(await shared.personalizer.update(update_id))
+
+
+@router.get("/v1/users/{user}/updates/{update_id}/explanation")
+async def explain_update(person: Read, update_id: str, request: Request, shared: Shared) -> dict[str, Any]:
+    """What an update did; also under its turn's id, or ``latest``."""
+    probe = request.query_params.get("probe")
+    work = shared.personalizer.explain(person, unquoted(update_id), probe=probe)
+    return (await while_connected(request, work)).to_json()
 
 
 @router.get("/v1/outcomes/{request_id}")

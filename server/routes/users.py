@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 
 from personalize.errors import InvalidParameter
 from server.body import read_object
-from server.identity import Caller, Change, Forget, Read, allowed
+from server.identity import Caller, Change, Forget, Read, allowed, version_number
 from server.paging import page
 from server.state import Shared
 
@@ -50,6 +50,14 @@ async def forget_user(person: Forget, shared: Shared) -> dict[str, Any]:
 @router.get("/v1/users/{user}/versions")
 async def list_versions(person: Read, shared: Shared) -> dict[str, Any]:
     return {"object": "list", "data": [asdict(version) for version in await shared.personalizer.versions(person)]}
+
+
+@router.put("/v1/users/{user}/versions/{number}")
+async def put_version(person: Change, number: str, request: Request, shared: Shared) -> dict[str, Any]:
+    version, pinned = version_number(number), (await read_object(request)).get("pinned")
+    if not isinstance(pinned, bool):
+        raise InvalidParameter("pinned", pinned, "true or false")
+    return asdict(await shared.personalizer.pin(person, version, pinned))
 
 
 @router.get("/v1/users/{user}/updates")

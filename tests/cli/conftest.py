@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 
 from personalize.cli.app import build
 
+NEEDS_A_MODEL = ("chat", "explain", "replay", "rebase")
+
 
 class Shell:
     """Runs commands in one home and keeps their last result."""
@@ -20,8 +22,9 @@ class Shell:
         self._runner = CliRunner()
 
     def run(self, *arguments: str, typed: str = "", code: int = 0) -> str:
-        """Return the output of a command on the echo engine; it must end with ``code``."""
-        return self.raw(*arguments, "--home", str(self.home), "--backend", "echo", typed=typed, code=code)
+        """Return the output of a command in the home, which must end with ``code``; what needs a model gets echo."""
+        engine = ("--backend", "echo") if arguments[0] in NEEDS_A_MODEL else ()
+        return self.raw(*arguments, "--home", str(self.home), *engine, typed=typed, code=code)
 
     def raw(self, *arguments: str, typed: str = "", code: int = 0) -> str:
         result = self._runner.invoke(self._app, arguments, input=typed)

@@ -23,7 +23,17 @@ def entries(monkeypatch, **targets: str) -> None:
 
 def test_our_own_commands_are_there(monkeypatch):
     entries(monkeypatch)
-    assert commands(app.build()) == {"demo", "chat", "users", "versions", "keys"}
+    assert commands(app.build()) == {
+        "demo",
+        "chat",
+        "explain",
+        "audit",
+        "replay",
+        "rebase",
+        "users",
+        "versions",
+        "keys",
+    }
 
 
 def test_commands_come_from_the_entry_point_group(monkeypatch):

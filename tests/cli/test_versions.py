@@ -2,6 +2,8 @@
 
 import zipfile
 
+from personalize.backends.echo import write_folder
+
 
 def numbers(shell) -> list[int]:
     return sorted(version["number"] for version in shell.json("versions", "list", "alice"))
@@ -58,6 +60,35 @@ def test_an_exported_folder_can_be_imported_for_another_user(taught, tmp_path):
     folder = sorted((tmp_path / "out").rglob("adapter_config.json"))[0].parent
     assert "head is version 1" in taught.run("versions", "import", "bob", str(folder))
     assert [version["origin"] for version in taught.json("versions", "list", "bob")] == ["import"]
+
+
+def test_one_version_goes_out_and_comes_in_as_a_zip(taught, tmp_path):
+    target = tmp_path / "v1.zip"
+    taught.run("versions", "export", "alice", str(target), "--version", "1")
+    with zipfile.ZipFile(target) as archive:
+        assert "adapter_model.safetensors" in archive.namelist()
+    assert "head is version 3" in taught.run("versions", "import", "alice", str(target))
+    digests = {version["number"]: version["digest"] for version in taught.json("versions", "list", "alice")}
+    assert digests[3] == digests[1] != digests[2]
+
+
+def test_a_folder_for_another_base_is_refused(taught, fails, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("personalize.backends.echo._WIDTH", 6)
+        write_folder(tmp_path / "wide", "seed")
+    assert fails("versions", "import", "alice", str(tmp_path / "wide")).startswith("error: adapter_mismatch: ")
+    assert head(taught) == 2
+
+
+def test_prune_says_what_it_removed(taught):
+    pruned = taught.json("versions", "prune")
+    assert set(pruned) == {"num_versions", "num_moments", "num_turns", "num_orphans", "num_bytes"}
+    assert numbers(taught) == [1, 2]
+
+
+def test_a_model_that_was_never_opened_here_is_refused(taught, fails):
+    assert taught.json("versions", "list", "alice", "--model", "echo")
+    assert "'other' was never opened" in fails("versions", "list", "alice", "--model", "other")
 
 
 def test_a_folder_that_is_no_adapter_is_refused(taught, fails, tmp_path):

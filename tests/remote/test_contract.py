@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import zipfile
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
@@ -10,6 +11,7 @@ import httpx2
 import pytest
 
 from personalize import errors
+from personalize.backends.echo import write_folder
 from personalize.remote import RemotePersonalizer, SyncRemotePersonalizer
 from personalize.service import Personalizer
 from personalize.types import ChatRequest, Message, Outcome, SamplingParams, UserId
@@ -65,6 +67,9 @@ def test_the_whole_life_of_a_user(with_app):
         assert await app.outcome(second[0].request_id) is Outcome.APPLIED
         (update,) = await app.updates("a/b ö")
         assert await app.update(update.update_id) == update and update.version == 1
+        explained = await app.explain("a/b ö", update.update_id, probe="a/b?")
+        assert explained == await service.personalizer.explain("a/b ö", update.turn_id, probe="a/b?")
+        assert explained.probe.after == "[v1] You said: a/b?" and explained.effect.tokens
         (version,) = await app.versions("a/b ö")
         assert version.is_head and version.number == 1 and version.base_digest
         assert (await app.chat("a/b ö", list(HELLO))).text == "[v1] You said: hello"
@@ -105,6 +110,81 @@ def test_streams(with_app):
     with_app(work)
 
 
+def test_versions_go_out_and_come_in(with_app, tmp_path):
+    async def work(app, service: Service) -> None:
+        write_folder(tmp_path / "in", "elsewhere")
+        for user in ("alice", "b/o b"):
+            await service.access.create_key("user", user)
+        first = await app.import_("alice", tmp_path / "in")
+        assert (first.number, first.origin, first.is_head) == (1, "import", True)
+        path = await app.export_version("alice", 1, tmp_path / "v.zip")
+        assert path == tmp_path / "v.zip" and path.stat().st_mode & 0o077 == 0
+        taken = await app.import_("b/o b", str(path))
+        assert taken.digest == first.digest
+        assert (await app.pin("b/o b", 1)).pinned and not (await app.pin("b/o b", 1, False)).pinned
+        everything = await app.export("alice", str(tmp_path / "alice.zip"))
+        with zipfile.ZipFile(everything) as archive:
+            assert "user.json" in archive.namelist()
+        before = path.read_bytes()
+        with pytest.raises(errors.InvalidRequest, match="does not exist yet"):
+            await app.export_version("alice", 1, path)
+        assert path.read_bytes() == before
+        with pytest.raises(errors.NotFound):
+            await app.export_version("alice", 9, tmp_path / "nine.zip")
+        (tmp_path / "in" / "train.py").write_text("")
+        for source, error in (
+            (tmp_path / "in", errors.AdapterCorrupt),
+            (tmp_path / "missing", errors.AdapterCorrupt),
+            (tmp_path / "alice.zip", errors.AdapterCorrupt),
+            (_for_another_base(tmp_path / "wide"), errors.AdapterMismatch),
+        ):
+            with pytest.raises(error):
+                await app.import_("alice", source)
+        assert [version.number for version in await app.versions("alice")] == [1]
+        assert {item.name for item in tmp_path.glob("*.zip*")} == {"v.zip", "alice.zip"}
+
+    with_app(work)
+
+
+def _for_another_base(folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("personalize.backends.echo._WIDTH", 6)
+        write_folder(folder, "seed")
+    return folder
+
+
+def test_a_key_that_may_not_import_is_told_so_and_leaves_no_file(tmp_path):
+    async def main() -> None:
+        async with opened(tmp_path / "home") as service:
+            await service.access.create_key("user", "alice")
+            _, other = await service.access.create_key("user", "bob")
+            options = {"transport": httpx2.ASGITransport(service.app)}
+            write_folder(tmp_path / "in", "seed")
+            async with RemotePersonalizer("http://test", service.app_key, **options) as app:
+                with pytest.raises(errors.PermissionDenied):
+                    await app.import_("alice", tmp_path / "in")
+            async with RemotePersonalizer("http://test", other, **options) as app:
+                with pytest.raises(errors.NotFound):
+                    await app.export("alice", tmp_path / "out.zip")
+            assert not list(tmp_path.glob("out*"))
+
+    asyncio.run(main())
+
+
+def test_too_many_requests_of_one_user_are_a_typed_error(tmp_path):
+    async def main() -> None:
+        async with opened(tmp_path, service={"max_requests_per_user": 1}) as service:
+            service.personalizer._opened.inference._delay_s = 0.005
+            async with RemotePersonalizer(
+                "http://test", service.admin, transport=httpx2.ASGITransport(service.app)
+            ) as app:
+                answers = await asyncio.gather(*(app.chat("alice", "hello") for _ in range(3)), return_exceptions=True)
+        refused = [answer for answer in answers if isinstance(answer, errors.TooManyRequests)]
+        assert len(refused) == 2 and all(error.retry_after_s >= 1 for error in refused)
+
+    asyncio.run(main())
+
+
 IMAGE = [{"role": "user", "content": [{"type": "image_url"}]}]
 REFUSED = [
     (lambda app: app.user("nobody"), errors.NotFound),
@@ -112,7 +192,12 @@ REFUSED = [
     (lambda app: app.forget("nobody"), errors.NotFound),
     (lambda app: app.rollback("alice", 99), errors.NotFound),
     (lambda app: app.rollback("alice", 0), errors.InvalidParameter),
+    (lambda app: app.pin("alice", 99), errors.NotFound),
+    (lambda app: app.pin("alice", 0), errors.InvalidParameter),
     (lambda app: app.update("0" * 32), errors.NotFound),
+    (lambda app: app.explain("alice", "0" * 32), errors.NotFound),
+    (lambda app: app.explain("alice", "newest"), errors.InvalidParameter),
+    (lambda app: app.explain("alice", probe=" "), errors.InvalidParameter),
     (lambda app: app.outcome("0" * 32), errors.NotFound),
     (lambda app: app.chat("alice", ""), errors.InvalidParameter),
     (lambda app: app.chat("alice", []), errors.InvalidParameter),

@@ -1,21 +1,24 @@
 """The local backend on a small model from disk: replies, updates and new versions in one process."""
 
 import asyncio
+import threading
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from personalize.backends import open_backend
+from personalize.backends import local, open_backend
 from personalize.backends.local import LocalBackend
 from personalize.config import EngineSettings, Settings
-from personalize.errors import Cancelled
-from personalize.learner import HindsightLearner, Recipe
+from personalize.errors import AdapterError, Cancelled, UnsupportedParameter
+from personalize.learner import HindsightLearner, Recipe, explanation
 from personalize.model.folder import read_adapter
 from personalize.types import (
     AdapterRef,
     Experience,
+    ExplainRequest,
     GenerateRequest,
     Lesson,
     Message,
@@ -159,3 +162,81 @@ def test_reports_are_delivered_in_the_order_of_the_lessons(backend):
 
     backend.learner = Fixed()
     assert asyncio.run(backend.run_update([], [], [])) == reports
+
+
+def test_an_explanation_is_made_between_the_steps_of_a_stream(backend, tmp_path, monkeypatch):
+    happened = []
+
+    def noted(name, function):
+        def call(*args, **kwargs):
+            happened.append(name)
+            return function(*args, **kwargs)
+
+        return call
+
+    async def main():
+        lesson = await lesson_about(backend, "the quick brown fox")
+        (report,) = await backend.run_update([lesson], [None], [tmp_path])
+        assert report.outcome is Outcome.APPLIED
+        version = AdapterRef(f"u_{1:032x}@1-{1:016x}", str(tmp_path))
+        request = ExplainRequest(lesson.experience, (lesson.experience,), version)
+        alone = await backend.explain(request)
+        before = await reply(backend, "the lazy dog", max_tokens=200)
+        monkeypatch.setattr(explanation, "reply_log_probs", noted("pass", explanation.reply_log_probs))
+        monkeypatch.setattr(backend.runtime.engine, "step", noted("step", backend.runtime.engine.step))
+        talking = backend.generate(request_for(backend, "the lazy dog", max_tokens=200))
+        ids = [*(await anext(talking)).token_ids]
+        beside = await backend.explain(request)
+        while_talking = len(happened)
+        async for chunk in talking:
+            ids += chunk.token_ids
+        assert tuple(ids) == before.token_ids and beside == alone
+        return happened[:while_talking]
+
+    order = asyncio.run(main())
+    assert order.count("pass") == 4
+    assert all(pair != ("pass", "pass") for pair in pairwise(order)), order
+
+
+def test_an_explanation_of_a_folder_that_is_gone_is_an_adapter_error_and_replies_go_on(backend, tmp_path):
+    async def main():
+        lesson = await lesson_about(backend, "hello")
+        request = ExplainRequest(lesson.experience, (), AdapterRef(f"u_{1:032x}@1-{1:016x}", str(tmp_path / "gone")))
+        with pytest.raises(AdapterError):
+            await backend.explain(request)
+        backend.learner = object()
+        with pytest.raises(UnsupportedParameter, match="object cannot explain"):
+            await backend.explain(request)
+        return await reply(backend, "hello")
+
+    assert asyncio.run(main()).token_ids
+
+
+def test_a_cancelled_explanation_ends_at_the_next_cut(backend, tmp_path, monkeypatch):
+    begun, go, ended = threading.Event(), threading.Event(), []
+
+    def slow(*args):
+        try:
+            begun.set()
+            go.wait(10)
+            yield Window()
+            raise AssertionError("went on")
+        finally:
+            ended.append(True)
+
+    async def main():
+        lesson = await lesson_about(backend, "hello")
+        (report,) = await backend.run_update([lesson], [None], [tmp_path])
+        assert report.outcome is Outcome.APPLIED
+        monkeypatch.setattr(local, "effect_of", slow)
+        request = ExplainRequest(lesson.experience, (), AdapterRef(f"u_{1:032x}@1-{1:016x}", str(tmp_path)))
+        task = asyncio.create_task(backend.explain(request))
+        assert await asyncio.to_thread(begun.wait, 10)
+        task.cancel()
+        go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert ended == [True]
+        return await reply(backend, "hello")
+
+    assert asyncio.run(main()).token_ids

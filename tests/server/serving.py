@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import io
+import tempfile
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator
+import zipfile
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,11 +16,25 @@ import uvicorn
 from fastapi import FastAPI
 
 from personalize.access import Access
+from personalize.backends.echo import write_folder
 from personalize.config import ServiceSettings, Settings
 from personalize.service import Personalizer
 from server.app import create_app
 
 T = TypeVar("T")
+
+
+def adapter_zip(seed: str = "seed", **changed: bytes | None) -> bytes:
+    """A zip file of an adapter folder for the echo engine, some of whose files are others, or missing (None)."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_folder(Path(folder), seed)
+        files = {file.name: file.read_bytes() for file in sorted(Path(folder).iterdir())}
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, content in {**files, **changed}.items():
+            if content is not None:
+                archive.writestr(name, content)
+    return out.getvalue()
 
 
 @dataclass(slots=True)
@@ -36,13 +53,15 @@ class Service:
         return httpx2.AsyncClient(transport=transport, base_url="http://test", headers=headers, **options)
 
 
-def settings(home: Path) -> Settings:
-    return Settings(model="echo", backend="echo", home=home, service=ServiceSettings(max_choices=4))
+def settings(home: Path, **service: Any) -> Settings:
+    limits = ServiceSettings(**{"max_choices": 4, **service})
+    return Settings(model="echo", backend="echo", home=home, service=limits)
 
 
 @contextlib.asynccontextmanager
-async def opened(home: Path, **options: Any) -> AsyncIterator[Service]:
-    async with Personalizer.open(settings=settings(home)) as personalizer:
+async def opened(home: Path, service: Mapping[str, Any] | None = None, **options: Any) -> AsyncIterator[Service]:
+    """Open a service; ``service`` changes its settings, the rest is for ``create_app``."""
+    async with Personalizer.open(settings=settings(home, **(service or {}))) as personalizer:
         access = Access(personalizer)
         _, admin = await access.create_key("admin")
         _, app_key = await access.create_key("app")

@@ -8,7 +8,7 @@ from fastapi.routing import iter_route_contexts
 
 from server.app import create_app
 from server.identity import PUBLIC
-from tests.server.serving import Service, teach
+from tests.server.serving import Service, adapter_zip, teach
 
 CALLERS = ("admin", "app", "own", "other", "none", "revoked")
 CHAT = {"model": "echo", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}
@@ -28,6 +28,7 @@ ANY = (200, 200, 200, 200, 401, 401)
 ADMIN = (200, 403, 403, 403, 401, 401)
 ONE = (200, 200, 200, 404, 401, 401)
 OPEN = (200,) * 6
+ADAPTER = adapter_zip()
 
 MATRIX = (
     Row("POST", "/v1/chat/completions", ANY, CHAT),
@@ -37,7 +38,12 @@ MATRIX = (
     Row("GET", "/v1/users/{user}", ONE),
     Row("PUT", "/v1/users/{user}", ONE, {"learning": "active", "consent": True}),
     Row("GET", "/v1/users/{user}/versions", ONE),
+    Row("POST", "/v1/users/{user}/versions", ADMIN, ADAPTER),
+    Row("PUT", "/v1/users/{user}/versions/{number}", ONE, {"pinned": True}),
+    Row("GET", "/v1/users/{user}/versions/{number}/export", ONE),
+    Row("GET", "/v1/users/{user}/export", ONE),
     Row("GET", "/v1/users/{user}/updates", ONE),
+    Row("GET", "/v1/users/{user}/updates/{update_id}/explanation", ONE),
     Row("POST", "/v1/users/{user}/rollback", ONE, {"version": 2}),
     Row("POST", "/v1/users/{user}/undo", ONE),
     Row("POST", "/v1/users/{user}/reset", ONE),
@@ -61,7 +67,7 @@ class Target:
         self.access = service.access
         self.personalizer = service.personalizer
         self.secrets: dict[str, str | None] = {"admin": service.admin, "app": service.app_key, "none": None}
-        self.names: dict[str, str] = {"model:path": "echo"}
+        self.names: dict[str, str] = {"model:path": "echo", "number": "1"}
 
     async def prepare(self, service: Service) -> None:
         request_ids = await teach(service, "the/target", follow_ups=2)
@@ -105,7 +111,7 @@ def test_only_the_public_routes_are_open():
     assert {row.route for row in MATRIX if row.statuses == OPEN} == set(PUBLIC)
 
 
-@pytest.mark.slow  # 21 routes x 6 callers, with real keys and a real store
+@pytest.mark.slow  # 22 routes x 6 callers, with real keys and a real store
 def test_every_route_answers_every_caller_as_the_matrix_says(with_service):
     async def work(service: Service) -> list[str]:
         target, wrong = Target(service), []
@@ -114,7 +120,8 @@ def test_every_route_answers_every_caller_as_the_matrix_says(with_service):
             for number, (caller, expected) in enumerate(zip(CALLERS, row.statuses, strict=True)):
                 names = await target.ready(row, number)
                 async with service.client(target.secrets[caller]) as http:
-                    answer = await http.request(row.method, filled(row.route, names), json=row.body)
+                    body = {"content" if isinstance(row.body, bytes) else "json": row.body}
+                    answer = await http.request(row.method, filled(row.route, names), **body)
                 if answer.status_code != expected:
                     wrong.append(f"{row.method} {row.route} as {caller}: {answer.status_code}, not {expected}")
                 if answer.status_code >= 400:
@@ -132,6 +139,10 @@ def test_foreign_and_missing_are_one_answer(with_service):
         pairs = [
             ("GET", "/v1/users/{}", ("alice", "nobody")),
             ("GET", "/v1/users/{}/versions", ("alice", "nobody")),
+            ("GET", "/v1/users/{}/export", ("alice", "nobody")),
+            ("GET", "/v1/users/{}/versions/1/export", ("alice", "nobody")),
+            ("PUT", "/v1/users/{}/versions/1", ("alice", "nobody")),
+            ("GET", "/v1/users/{}/updates/latest/explanation", ("alice", "nobody")),
             ("POST", "/v1/users/{}/reset", ("alice", "nobody")),
             ("DELETE", "/v1/users/{}", ("alice", "nobody")),
             ("GET", "/v1/updates/{}", (update.update_id, "0" * 32)),

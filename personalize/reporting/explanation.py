@@ -1,0 +1,77 @@
+"""How an explanation is put in words, on a terminal and on a page.
+
+Its texts were written by somebody else: ``printable`` sees to it that nothing in them can steer a terminal or turn a
+page around.
+"""
+
+import unicodedata
+from collections.abc import Iterable
+
+from personalize.types import Explanation, TokenSignal
+
+END = "⏹"
+NO_TEXT = "·"
+COLUMNS = {
+    "log-prob before": "log_prob",
+    "change": "change",
+    "teacher − before": "advantage",
+    "hindsight KL": "hindsight_kl",
+    "KL": "kl",
+}
+"""Heading -> attribute of ``TokenSignal``."""
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with control characters shown as pictures, and marks that change its direction as U+FFFD.
+
+    Line feeds and tabs stay; half surrogate pairs, which no file takes, become U+FFFD.
+    """
+    return "".join(_shown(character) for character in text)
+
+
+def token_text(token: TokenSignal) -> str:
+    """Return how a token is written: its text, or a mark where it has none; a line feed is marked as well."""
+    if token.ends:
+        return END
+    return printable(token.text).replace("\n", "↵\n") or NO_TEXT
+
+
+def scale_of(tokens: Iterable[TokenSignal]) -> float:
+    """Return the largest change of a token in either direction, which gets the full colour; 1 where nothing moved."""
+    return max((abs(token.change) for token in tokens if token.change is not None), default=0.0) or 1.0
+
+
+def parent_name(explanation: Explanation) -> str:
+    return "the base model" if explanation.parent is None else f"version {explanation.parent}"
+
+
+def signed(value: float | None) -> str:
+    """Return a number as both reports write it; a dash for none."""
+    return "–" if value is None else f"{value:+.3f}"
+
+
+def measures(explanation: Explanation) -> dict[str, float]:
+    """Return drift, norms and what the update reported, by the words that both reports use."""
+    drift, norms = explanation.effect.drift, explanation.effect.norms
+    return {
+        "KL to the parent, nats per reply": drift.to_parent,
+        "KL to the base, nats per reply": drift.to_base,
+        "KL to the base before": drift.before,
+        "trained tokens": drift.num_tokens,
+        "norm of the change of scaling·B·A": norms.change,
+        "norm before": norms.parent,
+        "norm after": norms.version,
+        **{f"reported: {name}": value for name, value in explanation.metrics.items()},
+    }
+
+
+def _shown(character: str) -> str:
+    number = ord(character)
+    if number < 0x20 and character not in "\n\t":
+        return chr(0x2400 + number)
+    if number == 0x7F:
+        return "␡"
+    kind = unicodedata.category(character)
+    # Cc: the C1 controls; Cs: half a surrogate pair; of Cf only what turns text around, emoji need the rest.
+    turns = kind == "Cf" and (0x202A <= number <= 0x202E or 0x2066 <= number <= 0x2069 or number in (0x200E, 0x200F))
+    return "\ufffd" if turns or kind == "Cs" or (kind == "Cc" and number >= 0x80) else character
