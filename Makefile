@@ -3,6 +3,7 @@
 # PYTHON         the interpreter to build the environment with (3.11 or newer)
 # TORCH_INSTALL  how pip is asked for torch: any of pip's arguments, such as the index of CPU builds
 # MODEL, DEVICE  passed to `make study` and `make bench` where given
+# NOISY          folder of the second checkpoint, for `make study`
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -11,6 +12,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 TORCH_INSTALL ?= torch==2.13.0
+NOISY ?= data/pocket-noisy
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -24,7 +26,7 @@ export PYTHONUNBUFFERED := 1
 
 STUDY_ARGS := $(if $(MODEL),--model $(MODEL)) $(if $(DEVICE),--device $(DEVICE))
 
-.PHONY: help venv demo test check format accept bench study figures clean
+.PHONY: help venv demo test check format accept bench study study-smoke study-full figures clean
 
 help:
 	@echo "make demo     set everything up and show the main job"
@@ -32,7 +34,7 @@ help:
 	@echo "make check    ruff, pyright, import contracts"
 	@echo "make accept   the clauses of docs/acceptance.md: built, missing, missed by how much"
 	@echo "make bench    decode step against base, update milliseconds"
-	@echo "make study    learning curves of simulated users"
+	@echo "make study    learning curves and controls of simulated users; study-smoke: seconds, study-full: everything"
 	@echo "make figures  every recorded figure, missed ones first"
 	@echo "make format   let ruff format and sort the tree"
 	@echo "make clean    remove caches and outputs (keeps .venv and data/)"
@@ -72,7 +74,16 @@ bench: $(READY)
 	$(BIN)/python -m personalize.evaluation.bench $(STUDY_ARGS)
 
 study: $(READY)
-	$(BIN)/python -m personalize.evaluation.study $(STUDY_ARGS)
+	$(BIN)/python -m personalize.evaluation.study --max-minutes 80 --figures . $(STUDY_ARGS)
+	@test -z "$(STUDY_ARGS)" || exit 0; test -d "$(NOISY)" || { echo "no pocket-noisy in $(NOISY): its rows are not run"; exit 0; }; \
+	$(BIN)/python -m personalize.evaluation.study --size noisy --model "$(NOISY)" --max-minutes 15 --figures .
+
+study-smoke: $(READY)
+	rm -rf runs/study-smoke
+	$(BIN)/python -m personalize.evaluation.study --size smoke --out runs/study-smoke/results.jsonl $(STUDY_ARGS)
+
+study-full: $(READY)
+	$(BIN)/python -m personalize.evaluation.study --size full --figures . $(STUDY_ARGS)
 
 figures: $(READY)
 	$(BIN)/python scripts/figures.py

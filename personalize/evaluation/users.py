@@ -15,7 +15,8 @@ from personalize.world.preferences import Preference
 from personalize.world.topics import Topic, held_out_topics, trained_topics
 from personalize.world.wordings import held_out
 
-Kind = Literal["question", "complaint", "praise", "remark", "new_topic"]
+Kind = Literal["question", "complaint", "praise", "remark", "new_topic", "wrong", "empty"]
+"""``wrong`` states what the user does not want; ``empty`` says nothing. Only the study's controls speak these two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +43,14 @@ class SimulatedUser:
         preferences: what every topic reply should have.
         seed: the same seed and the same replies give the same messages.
         patience: preferences mentioned in one complaint, at most.
+        wordy: wraps a complaint between a praise or remark and the next question, all in one message.
     """
 
     name: str
     preferences: tuple[Preference, ...]
     seed: int
     patience: int = 1
+    wordy: bool = False
     _rng: random.Random = field(init=False, repr=False)
 
     def __post_init__(self):
@@ -63,7 +66,8 @@ class SimulatedUser:
         missing = self._missing(said, reply)
         if missing:
             told = self._rng.sample(missing, min(self.patience, len(missing)))
-            return Said(" ".join(self._rng.choice(held_out(one)) for one in told), "complaint", said.topic)
+            text = " ".join(self._rng.choice(held_out(one)) for one in told)
+            return self._wrapped(text) if self.wordy else Said(text, "complaint", said.topic)
         return self._idle()
 
     def _missing(self, said: Said, reply: str) -> list[Preference]:
@@ -71,6 +75,12 @@ class SimulatedUser:
             return []
         style = observe(reply)
         return [one for one in self.preferences if style[one.dimension] != one.value]
+
+    def _wrapped(self, complaint: str) -> Said:
+        """Return a complaint about the last reply in the middle of something else; the answer is about a new topic."""
+        rng, topic = self._rng, self._rng.choice(trained_topics())
+        polite = rng.choice((small_talk.praise, small_talk.remark))(rng, held_out=True)
+        return Said(f"{polite} {complaint} {small_talk.question(topic, rng)}", "complaint", topic)
 
     def _idle(self) -> Said:
         rng, topic = self._rng, self._rng.choice(trained_topics())

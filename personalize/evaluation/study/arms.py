@@ -1,0 +1,85 @@
+"""What is compared: recipes of learning, and references without any."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from personalize.config import Learning, LoraSettings
+from personalize.evaluation.study.contexts import MakeContext, last_follow_ups, nothing, told
+from personalize.learner import Recipe
+
+UNTRAINED = "-"
+"""Digest of every arm that never updates: its results outlive a change of the recipe."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One way to personalize.
+
+    Attributes:
+        name: names the arm in every result.
+        recipe: what it changes in the default recipe.
+        learning: the service's setting.
+        lora: shape of the adapters.
+        trains: False for a reference, whose users' follow-ups teach nothing.
+        lives: False where follow-ups change nothing at all, so that one measurement is enough.
+        context: what stands before every chat.
+    """
+
+    name: str
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    learning: Learning = "on"
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    trains: bool = True
+    lives: bool = True
+    context: MakeContext = nothing
+
+    @property
+    def digest(self) -> str:
+        """Return 12 hex digits over everything that changes what is learnt."""
+        if not self.trains:
+            return UNTRAINED
+        recipe = {name: value for name, value in asdict(Recipe(**self.recipe)).items() if name != "name"}
+        content = json.dumps([recipe, asdict(self.lora), self.learning], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+def _rank(r: int) -> Arm:
+    return Arm(f"rank-{r}", lora=LoraSettings(r=r, lora_alpha=2 * r))
+
+
+DEFAULT_ARM = "rolling-block"
+BASE, ORACLE, LAST = "none", "oracle", "last-k"
+RANKS = (1, 2, 4, 16)
+"""Ranks to compare with the default one; the scaling lora_alpha / r stays."""
+
+ARMS: Mapping[str, Arm] = {
+    arm.name: arm
+    for arm in (
+        Arm(DEFAULT_ARM),
+        Arm("always", learning="always"),
+        Arm("rolling-block-gated-steps", {"train_uninformative": False}),
+        Arm("rolling-block-reverse", {"objective": "reverse_kl", "lr": 2e-3, "num_steps": 2, "replay": 3}),
+        Arm("rolling-block-top-k", {"objective": "top_k"}),
+        Arm("rolling-block-sampled", {"objective": "sampled"}),
+        Arm("scaled-adapter", {"teacher": "scaled"}),
+        Arm("adapter-off", {"gate_nats": None, "block_size": 1, "replay": 0, "num_steps": 1}),
+        Arm(
+            "paper-faithful",
+            {"teacher": "live", "objective": "sampled", "centred": True, "gate_nats": None, "block_size": 1,
+             "replay": 0, "num_steps": 1, "lr": 1e-3},
+        ),
+        Arm(
+            "official-live",
+            {"teacher": "live", "objective": "top_k", "gate_nats": None, "block_size": 1, "replay": 0, "num_steps": 1,
+             "lr": 1e-3, "eps": 1e-6},
+        ),
+        *(_rank(r) for r in RANKS),
+        Arm(BASE, trains=False, lives=False),
+        Arm(ORACLE, trains=False, lives=False, context=told),
+        Arm(LAST, trains=False, context=last_follow_ups),
+    )
+}  # fmt: skip
+"""The default recipe, what is swapped in it, and the references: no update, told outright, told again in context."""
