@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)  # gradients of a confident model are full of them, and each costs a hundred cycles
     torch.manual_seed(options.seed)
-    tokenizer = _tokenizer(options.work / "tokenizer")
+    tokenizer = _tokenizer(options.init or options.work / "tokenizer")
     model = build(tokenizer)
     batches = Batches(
         DialogueEncoder(tokenizer),
@@ -47,6 +47,8 @@ def main(arguments: list[str] | None = None) -> None:
     )
     training = Training(model, batches, num_tokens=options.tokens)
     resumed = training.resume(options.work)
+    if options.init and not resumed:
+        model.load_state_dict(LlamaForCausalLM.from_pretrained(options.init, dtype=torch.float32).state_dict())
     log.info(
         "%d parameters, %s at step %d", model.num_parameters(), "resumed" if resumed else "new", training.progress.step
     )
@@ -64,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sharpness", type=float, default=1.0, help="factor on the logits of what --export writes")
+    parser.add_argument("--init", type=Path, help="begin with the weights and the tokenizer of this exported model")
     parser.add_argument("--noisy", action="store_true", help="train pocket-noisy, where idle blocks change the style")
     parser.add_argument(
         "--export",

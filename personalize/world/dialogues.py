@@ -7,7 +7,7 @@ questions change nothing. All other dimensions keep the dialogue's random base s
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from personalize.world import small_talk, wordings
 from personalize.world.chats import Chat, Dialogue
@@ -44,7 +44,9 @@ class Course:
 
     def lesson(self, share: float) -> Lesson:
         """Return the mixture that is due when ``share`` of the course, 0 to 1, is over."""
-        return _FIRST if share < 0.1 else _SECOND if share < 0.3 else _LAST
+        if share < 0.3:
+            return _FIRST if share < 0.1 else _SECOND
+        return _NOISY if self.noisy else _LAST
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,3 +249,4 @@ _LAST = Lesson(
     history=0.3,
     idle=0.3,
 )
+_NOISY = replace(_LAST, kinds={**_LAST.kinds, _neutral_block: 0.4})

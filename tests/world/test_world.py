@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from personalize.world import checkers, small_talk, wordings
+from personalize.world import checkers, dialogues, small_talk, wordings
 from personalize.world.chats import Dialogue
 from personalize.world.dialogues import Course, dialogue
 from personalize.world.preferences import DEFAULT, PREFERENCES, VALUES, Preference, styled
@@ -16,7 +16,7 @@ NUM_DIALOGUES = 2_000
 
 
 @pytest.fixture(scope="module")
-def dialogues() -> list[Dialogue]:
+def told_dialogues() -> list[Dialogue]:
     rng = random.Random(0)
     return [dialogue(rng) for _ in range(NUM_DIALOGUES)]
 
@@ -84,17 +84,17 @@ def test_no_two_preferences_share_a_wording() -> None:
     assert len(texts) == len(set(texts))
 
 
-def test_held_out_texts_are_never_trained(dialogues: list[Dialogue]) -> None:
-    texts = (text for one in dialogues for text in (*(message.content for message in one.messages), *one.block))
+def test_held_out_texts_are_never_trained(told_dialogues: list[Dialogue]) -> None:
+    texts = (text for one in told_dialogues for text in (*(message.content for message in one.messages), *one.block))
     spoken = {sentence for text in texts for sentence in re.split(r"(?<=[.!?])\s+", text)}
     held_out = {text for one in PREFERENCES for text in wordings.held_out(one)}
     assert not spoken & (held_out | {*small_talk.HELD_OUT_REFUSED, *small_talk.HELD_OUT_REMARKS})
 
 
-def test_held_out_topics_are_only_told_in_the_default_style(dialogues: list[Dialogue]) -> None:
+def test_held_out_topics_are_only_told_in_the_default_style(told_dialogues: list[Dialogue]) -> None:
     titles = {fact for topic in held_out_topics() for fact in topic.facts}
     seen = 0
-    for one in dialogues:
+    for one in told_dialogues:
         replies = [message.content for message in one.messages if message.role == "assistant"]
         for reply in replies:
             if titles & set(checkers.read(reply).body):
@@ -104,10 +104,12 @@ def test_held_out_topics_are_only_told_in_the_default_style(dialogues: list[Dial
     assert seen > 100
 
 
-def test_nothing_told_is_the_default_style(dialogues: list[Dialogue]) -> None:
+def test_nothing_told_is_the_default_style(told_dialogues: list[Dialogue]) -> None:
     """Else a topic that is trained in the default style only would become a sign for that style."""
     plain = {frame.format(topic.name) for frame in small_talk.QUESTIONS for topic in topics()}
-    asked = [one for one in dialogues if len(one.messages) == 2 and not one.block and one.messages[0].content in plain]
+    asked = [
+        one for one in told_dialogues if len(one.messages) == 2 and not one.block and one.messages[0].content in plain
+    ]
     assert len(asked) > 60
     assert all(checkers.observe(one.messages[1].content) == DEFAULT for one in asked)
 
@@ -137,12 +139,16 @@ def test_the_later_preference_wins() -> None:
 
 
 def test_noise_changes_the_style_after_idle_blocks_only() -> None:
+    lesson = Course().lesson(1.0)
     clean, noisy = (
-        [dialogue(random.Random(seed), Course(noisy=flag)) for seed in range(1_500)] for flag in (False, True)
+        [dialogues._neutral_block(dialogues._Room(random.Random(seed), lesson, flag)) for seed in range(400)]
+        for flag in (False, True)
     )
+    assert all(one.messages[:-1] == other.messages[:-1] for one, other in zip(clean, noisy, strict=True))
     changed = sum(one.messages[-1] != other.messages[-1] for one, other in zip(clean, noisy, strict=True))
-    assert 60 < changed < 260
-    assert all(one.block for one, other in zip(clean, noisy, strict=True) if one.messages != other.messages)
+    assert 130 < changed < 210, "half of the replies that have a style"
+    shares = [Course(noisy=flag).lesson(1.0).kinds[dialogues._neutral_block] for flag in (False, True)]
+    assert shares[1] > 2 * shares[0]
 
 
 def test_trained_and_held_out_topics_are_apart() -> None:
