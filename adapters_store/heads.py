@@ -59,14 +59,24 @@ class Heads(Versions):
 
         self._write(work)
 
-    def _move(self, session: Session, user_id: str, base_digest: str, number: int | None, action: str) -> None:
+    def _move(
+        self,
+        session: Session,
+        user_id: str,
+        base_digest: str,
+        number: int | None,
+        action: str,
+        *,
+        actor: str = "store",
+        **why: str,
+    ) -> None:
         head = session.get(HeadRow, (user_id, base_digest))
         before = head.number if head else None
         session.merge(HeadRow(user_id=user_id, base_digest=base_digest, number=number))
         cancel_updates(session, user_id, "cancelled_rollback", self._clock())
         count_change(session)
-        detail: Mapping[str, Any] = {"before": before, "after": number, "base": base_digest[:16]}
-        append(session, self._clock(), "store", action, user_id, detail)
+        detail: Mapping[str, Any] = {"before": before, "after": number, "base": base_digest[:16], **why}
+        append(session, self._clock(), actor, action, user_id, detail)
 
 
 def swap_head(session: Session, user_id: str, base_digest: str, parent: int | None, number: int) -> None:

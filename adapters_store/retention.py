@@ -87,7 +87,8 @@ class Retention(Turns):
 def kept_versions(versions: Iterable[Version], heads: set[int | None], now_s: float, limits: Limits) -> set[int]:
     """Return the numbers to keep: per base the newest, the last of each recent day (UTC); pinned, heads, their parents.
 
-    A head's parent stays so that the last step can always be undone.
+    A head's parent stays so that the last step can always be undone, and per base the newest that has passed a review
+    so that there is a sound version to go back to.
     """
     kept: set[int] = set()
     for group in _by_base(versions):
@@ -95,6 +96,7 @@ def kept_versions(versions: Iterable[Version], heads: set[int | None], now_s: fl
         recent = [version for version in group if version.created_s > now_s - limits.keep_daily_days * DAY_S]
         last_of_day = {int(version.created_s // DAY_S): version.number for version in reversed(recent)}
         kept.update(last_of_day.values())
+        kept.update([version.number for version in group if version.review][:1])
         for version in group:
             if version.pinned or version.number in heads:
                 kept.add(version.number)

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 LearningMode = Literal["active", "paused"]
 Scope = Literal["admin", "app", "user"]
+REVIEW_PASSED = "review_passed"
+"""Metric of a reviewed version: 1 where it passed, 0 where it did not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,12 @@ class Version:
     def name(self) -> str:
         """``u_<user id>@<number>-<first 16 hex digits of the digest>``: never used for other bytes."""
         return f"u_{self.user_id}@{self.number}-{self.digest[:16]}"
+
+    @property
+    def review(self) -> bool | None:
+        """Whether the version has passed a review; None before it has had one."""
+        passed = self.metrics.get(REVIEW_PASSED)
+        return None if passed is None else passed == 1
 
 
 @dataclass(frozen=True, slots=True)

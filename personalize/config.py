@@ -79,6 +79,8 @@ class ServiceSettings:
         max_requests_per_user: replies that a server has waiting or running for one user before it refuses more; n
             choices are n replies. The embedded SDK does not count: its caller is one program.
         max_import_bytes: largest zip file, and largest file in it, that an import reads; a folder may be larger.
+        review_every: versions of a user after which his newest one is judged by what it says, while nothing else is to
+            be done; 0 never judges.
     """
 
     learning: Learning = "on"
@@ -89,6 +91,7 @@ class ServiceSettings:
     max_queued_updates: int = 8
     max_requests_per_user: int = 16
     max_import_bytes: int = 512 * 2**20
+    review_every: int = 10
 
     def __post_init__(self):
         if self.learning not in ("on", "ask", "always"):
@@ -97,6 +100,7 @@ class ServiceSettings:
         _range("max_choices", self.max_choices, 1, 128)
         _range("max_requests_per_user", self.max_requests_per_user, 1, 1_000_000)
         _range("max_import_bytes", self.max_import_bytes, 1024, 2**31 - 1)
+        _range("review_every", self.review_every, 0, 1_000_000)
 
 
 @dataclass(frozen=True, slots=True)

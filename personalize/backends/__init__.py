@@ -7,7 +7,16 @@ from typing import Any, Protocol
 
 from personalize.config import Settings
 from personalize.protocols import InferenceBackend
-from personalize.types import AdapterRef, ExplainRequest, Lesson, Message, UpdateEffect, UpdateReport
+from personalize.types import (
+    AdapterRef,
+    ExplainRequest,
+    Lesson,
+    Message,
+    Review,
+    ReviewRequest,
+    UpdateEffect,
+    UpdateReport,
+)
 
 
 class PromptRenderer(Protocol):
@@ -42,6 +51,16 @@ class Trainer(Protocol):
         Raises:
             AdapterError: a version's folder cannot be loaded.
             ContextTooLong: the turn does not fit the context any more.
+        """
+        ...
+
+    async def review(self, request: ReviewRequest) -> Review | None:
+        """Judge a version by what it says, only ever while no reply and no update is to be made.
+
+        None where there is nobody to judge it. Cancelling it abandons the review at once.
+
+        Raises:
+            AdapterError: the version's folder cannot be loaded.
         """
         ...
 

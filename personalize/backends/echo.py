@@ -26,6 +26,8 @@ from personalize.types import (
     Lesson,
     Message,
     Outcome,
+    Review,
+    ReviewRequest,
     TokenChunk,
     UpdateEffect,
     UpdateReport,
@@ -183,6 +185,11 @@ class EchoBackend:
             if ref is not None:
                 read_header(Path(ref.path) / "adapter_model.safetensors")
         return drawn_effect(request)
+
+    async def review(self, request: ReviewRequest) -> Review:
+        """Let every version pass that can be read: an echo says the same under all of them."""
+        read_header(Path(request.adapter.path) / "adapter_model.safetensors")
+        return Review(None)
 
     async def publish(self, ref: AdapterRef, tensors: object) -> None:
         await self.load_adapter(ref)

@@ -1,10 +1,10 @@
 """The base model in this process: the engine and a learner on one copy of the weights."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from personalize.backends import Opened
 from personalize.config import Settings
@@ -13,6 +13,7 @@ from personalize.errors import UnsupportedParameter
 from personalize.learner.explanation import effect_of, windows
 from personalize.learner.hindsight import HindsightLearner
 from personalize.learner.recipe import Recipe
+from personalize.learner.review import review_of
 from personalize.model.base import BaseModel
 from personalize.model.folder import read_adapter
 from personalize.model.loading import load_base
@@ -20,15 +21,21 @@ from personalize.model.lora import LoraTensors
 from personalize.protocols import Learner
 from personalize.rendering.renderer import Renderer
 from personalize.runtime.device import Runtime
+from personalize.runtime.update_run import MakeWindows, UpdateRun
 from personalize.types import (
     AdapterRef,
     ExplainRequest,
     GenerateRequest,
     Lesson,
+    Review,
+    ReviewRequest,
     TokenChunk,
     UpdateEffect,
     UpdateReport,
+    Window,
 )
+
+T = TypeVar("T")
 
 
 class LocalBackend:
@@ -117,9 +124,27 @@ class LocalBackend:
         if not isinstance(recipe, Recipe):
             raise UnsupportedParameter(f"{type(self.learner).__name__} cannot explain its updates", param="update")
         parent, version = await asyncio.to_thread(self._weights, request)
-        found: list[UpdateEffect] = []
-        effect = effect_of(self.base, recipe, request, parent, version)
-        run = self.runtime.run_update(partial(windows, effect, found.append))
+        return await self._result(self.runtime.run_update, effect_of(self.base, recipe, request, parent, version))
+
+    async def review(self, request: ReviewRequest) -> Review | None:
+        """Judge a version by what it says; see ``learner.review``. None where the learner has no recipe to judge by.
+
+        Its passes are windows that run only while the device thread has nothing else to do. A cancelled call returns
+        when the device thread has let go of it.
+
+        Raises:
+            AdapterError: the version's folder cannot be loaded.
+        """
+        recipe = getattr(self.learner, "recipe", None)
+        if not isinstance(recipe, Recipe):
+            return None
+        version = await asyncio.to_thread(read_adapter, request.adapter.path, self.base)
+        return await self._result(self.runtime.run_idle, review_of(self.base, recipe, request, version))
+
+    async def _result(self, begin: Callable[[MakeWindows], UpdateRun], work: Generator[Window, None, T]) -> T:
+        """Run ``work`` window by window and return what it comes to."""
+        found: list[T] = []
+        run = begin(partial(windows, work, found.append))
         try:
             await asyncio.wrap_future(run.reports)
         finally:

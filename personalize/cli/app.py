@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from personalize.cli import audit, chat, demo, explain, keys, rebase, replay, users, versions
+from personalize.cli import audit, calibrate, chat, demo, explain, keys, rebase, replay, users, versions
 from personalize.errors import PersonalizeError
 
 GROUP = "personalize.commands"
@@ -41,6 +41,7 @@ def build() -> typer.Typer:
     app.command("demo")(demo.demo)
     app.command("chat")(chat.chat)
     app.command("explain")(explain.explain)
+    app.command("calibrate")(calibrate.calibrate)
     app.command("audit")(audit.audit)
     app.command("replay")(replay.replay)
     app.command("rebase")(rebase.rebase)

@@ -8,7 +8,7 @@ Shape letters: N trained positions, V vocabulary.
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from personalize.model.lora import LoraTensors
 from personalize.model.rows import AdapterRows
 from personalize.types import Drift, Experience, ExplainRequest, Norms, TokenSignal, UpdateEffect, Window
 
+T = TypeVar("T")
 Measured = Mapping[str, Tensor]
 """Field of ``TokenSignal`` -> [N]."""
 
@@ -68,11 +69,9 @@ def effect_of(
     return UpdateEffect(_tokens(experience, measured), drift, _norms(parent, version), recipe.teacher, recipe.name)
 
 
-def windows(
-    effect: Generator[Window, None, UpdateEffect], take: Callable[[UpdateEffect], None]
-) -> Generator[Window, None, None]:
-    """Yield the windows of ``effect`` and hand its result to ``take``; the last window carries no reports."""
-    take((yield from effect))
+def windows(work: Generator[Window, None, T], take: Callable[[T], None]) -> Generator[Window, None, None]:
+    """Yield the windows of ``work`` and hand its result to ``take``; the last window carries no reports."""
+    take((yield from work))
     yield Window(())
 
 

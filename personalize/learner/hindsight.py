@@ -167,10 +167,10 @@ class HindsightLearner:
                 teacher_NV = self._teach(pupils, counts, teachers)
                 yield Window()
             student_NV = self._step(pupils, counts, students, teacher_NV, first=step == 0)
-            before_NV = student_NV if before_NV is None else before_NV
+            before_NV = _newest(student_NV, students, counts) if before_NV is None else before_NV
             yield Window()
         assert before_NV is not None
-        self._check(pupils, counts, students, before_NV)
+        self._check(pupils, before_NV, torch.bincount(students.row).split(counts))
 
     def _teach(self, pupils: list[Pupil], counts: list[int], teachers: Batch) -> Tensor:
         """Return the teacher's log-probabilities [N, V]: the chosen weights, told the block."""
@@ -217,16 +217,22 @@ class HindsightLearner:
 
     # --- guards and results ------------------------------------------------------------------------------------
 
-    def _check(self, pupils: list[Pupil], counts: list[int], batch: Batch, before_NV: Tensor) -> None:
+    def _check(self, pupils: list[Pupil], before_NV: Tensor, num_tokens: Sequence[Tensor]) -> None:
+        """Judge every adapter on its newest reply and on the canaries.
+
+        Args:
+            before_NV: the parents' log-probabilities on the newest replies.
+            num_tokens: trained positions of every reply, by user.
+        """
         adapters = [pupil.tensors for pupil in pupils]
-        after_NV = reply_log_probs(self.base, batch, _rows(adapters, counts))
-        moved_B = per_sequence_sum(reverse_kl(after_NV, before_NV), batch.row)
-        num_tokens = torch.bincount(batch.row, minlength=sum(counts)).split(counts)
+        newest = collate([row(pupil.turns[0]) for pupil in pupils], self.base.device)
+        after_NV = reply_log_probs(self.base, newest, _rows(adapters, [1] * len(pupils)))
+        moved_B = per_sequence_sum(reverse_kl(after_NV, before_NV), newest.row)
         lost = self.canaries.lost(self.base, adapters)
-        for pupil, moved, tokens, share in zip(pupils, moved_B.split(counts), num_tokens, lost, strict=True):
+        for pupil, moved, tokens, share in zip(pupils, moved_B, num_tokens, lost, strict=True):
             pupil.metrics |= {
                 "canary_loss": share,
-                "reply_kl": float(moved[0]),
+                "reply_kl": float(moved),
                 "delta_norm": delta_norm(pupil.tensors, pupil.parent),
                 "num_trained_tokens": float(tokens.sum()),
                 "num_trained_turns": float(len(pupil.turns)),
@@ -256,6 +262,12 @@ class HindsightLearner:
 def _rows(adapters: list[LoraTensors], counts: list[int]) -> AdapterRows:
     """Return what a batch reads in which adapter i has the next ``counts[i]`` rows."""
     return AdapterRows.of(adapters, [user for user, count in enumerate(counts) for _ in range(count)])
+
+
+def _newest(log_probs_NV: Tensor, batch: Batch, counts: list[int]) -> Tensor:
+    """Return what ``log_probs_NV`` holds of the first of every user's rows, of which user i has ``counts[i]``."""
+    first = torch.tensor([sum(counts[:user]) for user in range(len(counts))], device=batch.row.device)
+    return log_probs_NV[torch.isin(batch.row, first)]
 
 
 def _open(pupils: list[Pupil]) -> list[Pupil]:

@@ -28,9 +28,23 @@ class Recipe:
         num_steps: optimizer steps per update, K.
         lr, beta1, beta2, eps: Adam's.
         max_grad_norm: per-user clip of the gradient's norm.
-        max_delta_norm: largest Frobenius norm of the change of scaling·B·A over all modules in one update.
-        max_reply_kl: largest KL, in nats per reply, from the new version to its parent on the new turn's reply.
-        max_canary_loss: largest share of the canaries' tokens that the new version may find implausible.
+        max_delta_norm: largest Frobenius norm of the change of scaling·B·A over all modules in one update; absolute,
+            because a new adapter is zero and anything is infinitely much of it.
+        max_reply_kl: largest KL, in nats per reply, from the new version to its parent on the new turn's reply; per
+            reply, because "one sentence, please" rightly moves one token, the end, by very much.
+        max_canary_loss: largest share of the canaries' tokens that the new version may find implausible: a wish costs
+            a token here and there, a broken adapter nearly every one.
+        max_review_rise: by how much a share of what a version says (blank, cut or echoing replies, repeated or strange
+            tokens) may lie above the told base's: a style adds a phrase, a collapse takes over the reply, and
+            one odd reply in four is let pass.
+        max_review_sameness: the same for what two replies have in common: more, because one short fact between a
+            greeting and a sign-off is half of it ornament, rightly.
+        max_review_length_ratio: longest and, inverted, shortest reply against the told base's: five facts or one are
+            both a style.
+        max_review_entropy: rise of the mean entropy over the told base's, in nats: e times as many tokens
+            in question.
+        min_review_kept: smallest share of the plain answers' words that must survive: some go with another wording,
+            most of them only with another answer.
     """
 
     name: str = "rolling-block"
@@ -53,6 +67,11 @@ class Recipe:
     max_delta_norm: float = 50.0
     max_reply_kl: float = 200.0
     max_canary_loss: float = 0.5
+    max_review_rise: float = 0.3
+    max_review_sameness: float = 0.6
+    max_review_length_ratio: float = 6.0
+    max_review_entropy: float = 1.0
+    min_review_kept: float = 0.6
 
     def __post_init__(self):
         _within("teacher_scale", self.teacher_scale, 0.0, 1.0)
@@ -61,6 +80,11 @@ class Recipe:
         _within("replay", self.replay, 0, 256)
         _within("block_size", self.block_size, 1, 64)
         _within("max_canary_loss", self.max_canary_loss, 0.0, 1.0)
+        _within("max_review_rise", self.max_review_rise, 0.0, 1.0)
+        _within("max_review_sameness", self.max_review_sameness, 0.0, 1.0)
+        _within("max_review_length_ratio", self.max_review_length_ratio, 1.0, 1000.0)
+        _within("max_review_entropy", self.max_review_entropy, 0.0, 100.0)
+        _within("min_review_kept", self.min_review_kept, 0.0, 1.0)
         for name, value, known in (
             ("teacher", self.teacher, ("base", "live", "scaled")),
             ("objective", self.objective, ("forward_kl", "reverse_kl", "top_k", "sampled")),

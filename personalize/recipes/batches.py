@@ -32,7 +32,8 @@ class Batches:
         seed: of every draw.
         num_tokens: padded size of a batch.
         course: what is taught.
-        course_tokens: length of the course; pools beyond it belong to its last lesson.
+        course_tokens: length of what is taught here; pools beyond it belong to the last lesson.
+        begin: the share of the course that is over when this begins, 0 to 1.
     """
 
     def __init__(
@@ -43,12 +44,14 @@ class Batches:
         num_tokens: int,
         course: Course = FULL_COURSE,
         course_tokens: int = 1,
+        begin: float = 0.0,
     ) -> None:
         self._encoder = encoder
         self._seed = seed
         self._num_tokens = num_tokens
         self._course = course
         self._course_tokens = course_tokens
+        self._begin = begin
 
     def starting_at(self, pool: int) -> Iterator[tuple[int, Batch]]:
         """Yield (index of the next pool, batch); the index is this pool's until its last batch is out."""
@@ -60,7 +63,7 @@ class Batches:
 
     def _pool(self, index: int) -> list[Batch]:
         rng = random.Random(f"{self._seed}:{index}")
-        share = index * self._num_tokens * _POOL_BATCHES / self._course_tokens
+        share = self._begin + (1 - self._begin) * index * self._num_tokens * _POOL_BATCHES / self._course_tokens
         encoded: list[Encoded] = []
         room = self._num_tokens * _POOL_BATCHES
         while room > 0:

@@ -44,8 +44,9 @@ def main(arguments: list[str] | None = None) -> None:
         num_tokens=options.tokens_per_step,
         course=Course(options.noisy),
         course_tokens=options.tokens,
+        begin=options.begin,
     )
-    training = Training(model, batches, num_tokens=options.tokens)
+    training = Training(model, batches, num_tokens=options.tokens, lr_scale=options.lr_scale)
     resumed = training.resume(options.work)
     if options.init and not resumed:
         model.load_state_dict(LlamaForCausalLM.from_pretrained(options.init, dtype=torch.float32).state_dict())
@@ -67,6 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sharpness", type=float, default=1.0, help="factor on the logits of what --export writes")
     parser.add_argument("--init", type=Path, help="begin with the weights and the tokenizer of this exported model")
+    parser.add_argument("--begin", type=float, default=0.0, help="share of the course that is over, for --init")
+    parser.add_argument("--lr-scale", type=float, default=1.0, help="factor on the learning rates")
     parser.add_argument("--noisy", action="store_true", help="train pocket-noisy, where idle blocks change the style")
     parser.add_argument(
         "--export",

@@ -45,12 +45,12 @@ class Progress:
 class Training:
     """One run: the model, its optimizers and where they stand."""
 
-    def __init__(self, model: LlamaForCausalLM, batches: Batches, *, num_tokens: int) -> None:
+    def __init__(self, model: LlamaForCausalLM, batches: Batches, *, num_tokens: int, lr_scale: float = 1.0) -> None:
         self.model = model
         self.progress = Progress()
         self._batches = batches
         self._num_tokens = num_tokens
-        self._optimizers = _optimizers(model)
+        self._optimizers = _optimizers(model, lr_scale)
 
     @property
     def share(self) -> float:
@@ -150,11 +150,14 @@ def _load_moments(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> No
         group["base_lr"] = base_lr
 
 
-def _optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
+def _optimizers(model: LlamaForCausalLM, lr_scale: float) -> list[torch.optim.Optimizer]:
     named = list(model.named_parameters())
     matrices = [tensor for name, tensor in named if tensor.ndim == 2 and "embed" not in name]
     others = [tensor for name, tensor in named if tensor.ndim != 2 or "embed" in name]
-    optimizers = [Muon(matrices, _MATRIX_LR), torch.optim.AdamW(others, _OTHER_LR, betas=(0.9, 0.95), weight_decay=0.0)]
+    optimizers = [
+        Muon(matrices, _MATRIX_LR * lr_scale),
+        torch.optim.AdamW(others, _OTHER_LR * lr_scale, betas=(0.9, 0.95), weight_decay=0.0),
+    ]
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["base_lr"] = group["lr"]

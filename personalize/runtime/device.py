@@ -1,7 +1,8 @@
 """The thread that owns the device: it alternates engine steps and update windows on one copy of the base.
 
 Everybody else talks to it through an inbox. A step is never held up by anything but one window, a window by nothing
-but one step; with nothing to serve, windows run back to back; with nothing to do, the thread sleeps.
+but one step; with nothing to serve, windows run back to back. Idle windows run one at a time while there is neither a
+sequence nor an update, and stop between two of them for as long as there is one. With nothing to do, the thread sleeps.
 """
 
 import asyncio
@@ -55,6 +56,7 @@ class Runtime:
         self._streams: dict[Sequence, TokenStream] = {}
         self._sequences: dict[TokenStream, Sequence] = {}
         self._updates: deque[UpdateRun] = deque()
+        self._idle: deque[UpdateRun] = deque()
         self.engine = Engine(base, self._settings, rank=rank, vocabulary=vocabulary, on_ready=self._wake)
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
         self._thread.start()
@@ -85,6 +87,16 @@ class Runtime:
         """
         run = UpdateRun(make_windows)
         self._post(partial(self._updates.append, run))
+        return run
+
+    def run_idle(self, make_windows: MakeWindows) -> UpdateRun:
+        """Run windows that nobody waits for: each only while no sequence is served or waits and no update runs.
+
+        Cancelling it ends it at once, however busy the thread is.
+        """
+        run = UpdateRun(make_windows)
+        run.reports.add_done_callback(lambda _: self._wake())
+        self._post(partial(self._idle.append, run))
         return run
 
     def prepare(self, ref: AdapterRef, tensors: LoraTensors) -> "Future[bool]":
@@ -140,11 +152,25 @@ class Runtime:
 
     def _turn(self) -> None:
         serves = self.engine.has_work and not self.engine.is_blocked
-        self._take_commands(wait=not serves and not self._updates)
+        self._take_commands(wait=not serves and not self._updates and not self._is_at_leisure())
         if not self._closing:
             self._step()
         if not self._closing and self._updates and self._updates[0].advance():
             self._updates.popleft()
+        if not self._closing:
+            self._idle_away()
+
+    def _is_at_leisure(self) -> bool:
+        """Whether there is idle work and no other."""
+        return bool(self._idle) and not self._updates and not self.engine.has_work
+
+    def _idle_away(self) -> None:
+        """Let go of idle work that was cancelled; run one window of it if nothing else has come up meanwhile."""
+        for run in [run for run in self._idle if run.reports.cancelled()]:
+            run.advance()
+            self._idle.remove(run)
+        if self._is_at_leisure() and self._inbox.empty() and self._idle[0].advance():
+            self._idle.popleft()
 
     def _take_commands(self, *, wait: bool) -> None:
         try:
@@ -211,7 +237,7 @@ class Runtime:
         while not self._inbox.empty():
             self._obey(self._inbox.get())
         hand_over([(stream, Cancelled("the service is closing")) for stream in self._sequences])
-        for run in self._updates:
+        for run in (*self._updates, *self._idle):
             run.abandon()
         self.engine.close()
 

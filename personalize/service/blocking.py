@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import functools
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
@@ -110,13 +110,16 @@ class SyncPersonalizer:
         home: str | Path = "data",
         device: Literal["cpu", "cuda", "auto"] = "auto",
         learning: Learning = "on",
+        recipe: Mapping[str, Any] | None = None,
         settings: Settings | None = None,
     ) -> "SyncPersonalizer":
         """Open a model and a store; see ``Personalizer.open``."""
         thread = LoopThread()
 
         async def start() -> Personalizer:
-            return await Personalizer.open(model, home=home, device=device, learning=learning, settings=settings)
+            return await Personalizer.open(
+                model, home=home, device=device, learning=learning, recipe=recipe, settings=settings
+            )
 
         try:
             return cls(thread.run(start()), thread)

@@ -69,7 +69,7 @@ class Personalizer(Management):
         self._forgotten: set[str] = set()
         school = School(store, opened.trainer, opened.base_digest, service.learning, self._forgotten, opened.renderer)
         self._explainer = Explainer(store, opened, service, self._forgotten)
-        self._consumer = Consumer(school, max_batch=opened.max_batch)
+        self._consumer = Consumer(school, max_batch=opened.max_batch, review_every=service.review_every)
         self._recordings = Recordings(store, opened, service.learning, self._consumer.wake)
         self._rebase = Rebase(store, opened, service.learning)
         self._threads = ThreadPoolExecutor(NUM_ADMITTING, "admission")
@@ -88,6 +88,7 @@ class Personalizer(Management):
         home: str | Path = "data",
         device: Literal["cpu", "cuda", "auto"] = "auto",
         learning: Learning = "on",
+        recipe: Mapping[str, Any] | None = None,
         settings: Settings | None = None,
     ) -> "Opening[Personalizer]":
         """Open a model and a store: ``async with Personalizer.open(...) as app``, or ``app = await ...``.
@@ -96,6 +97,7 @@ class Personalizer(Management):
             model: "pocket", a hub id or a local path.
             home: folder of everything that is kept.
             learning: see ``ServiceSettings``.
+            recipe: see ``Settings``; what ``personalize calibrate MODEL --out FILE`` has written fits here.
             settings: everything at once; the other arguments then do not count.
 
         Raises:
@@ -103,7 +105,11 @@ class Personalizer(Management):
             StorageUnavailable: the store cannot be opened.
         """
         chosen = settings or Settings(
-            model=model, home=Path(home), device=device, service=ServiceSettings(learning=learning)
+            model=model,
+            home=Path(home),
+            device=device,
+            service=ServiceSettings(learning=learning),
+            recipe=recipe or {},
         )
         return Opening(lambda: cls._opened_with(chosen))
 
@@ -298,6 +304,7 @@ class Personalizer(Management):
         self._forgotten.add(user_id)
         await self._cut([one for one in self._running if one.user_id == user_id], "the user was forgotten")
         await self._explainer.stop("the user was forgotten", user_id)
+        await self._consumer.reviewer.stop(user_id)
         await self._consumer.idle(user_id)
         for ref in loaded:
             await self._opened.inference.unload_adapter(ref)
@@ -308,7 +315,8 @@ class Personalizer(Management):
     def _held(self) -> set[str]:
         """Ids of the users for whom something runs, or of whom the engine has a version."""
         running = {one.user_id for one in self._running if one.user_id is not None}
-        return running | self._explainer.users() | {ref.user_id for ref in self._loaded()}
+        looked_at = self._explainer.users() | self._consumer.reviewer.users()
+        return running | looked_at | {ref.user_id for ref in self._loaded()}
 
     def _loaded(self) -> list[AdapterRef]:
         names = getattr(self._opened.inference, "loaded_adapters", tuple)
@@ -375,7 +383,7 @@ class Personalizer(Management):
         """Return how the service is doing: words, numbers, and counts by name. It reads the store, from any thread.
 
         ``outcomes`` has one count per accepted chat request; ``updates`` counts the final outcomes of the updates that
-        this process ran.
+        this process ran, ``reviews`` the verdicts on the versions that it looked at again.
         """
         with translated():
             store, learning = self._store.status(), self._consumer.state()

@@ -12,7 +12,7 @@ from adapters_store.errors import AdapterInvalid, Erased, HeadMoved, NotFound, S
 from adapters_store.types import ClaimedUpdate, Version
 from personalize.config import Learning
 from personalize.rendering.recorded import Reteller
-from personalize.types import AdapterRef, Lesson, Outcome, UpdateReport
+from personalize.types import AdapterRef, Lesson, Outcome, Review, ReviewRequest, UpdateReport
 from personalize.updates.lessons import LessonBase, build_lesson, refusal
 from personalize.updates.storage import reference
 
@@ -30,6 +30,8 @@ class Trainer(Protocol):
     ) -> tuple[UpdateReport, ...]: ...
 
     async def publish(self, ref: AdapterRef, tensors: Any) -> None: ...
+
+    async def review(self, request: ReviewRequest) -> Review | None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from adapters_store.types import ClaimedUpdate
 from personalize.types import Outcome
 from personalize.updates.batch import Batch, School
 from personalize.updates.lease import Lease
+from personalize.updates.reviewer import Reviewer
 
 POLL_S = 1.0
 UPKEEP_S = 600.0
@@ -23,16 +24,27 @@ class Consumer:
 
     Attributes:
         lease: says who trains.
+        reviewer: looks at what was published again, in idle time.
         outcomes: final outcomes of the updates that this process ran.
         last_fault: class of the latest exception, for the operator.
 
     Args:
         max_batch: users that are trained together.
+        review_every: versions of a user between two reviews; 0 never reviews.
         poll_s: how often the queue is looked at unasked; other processes queue too.
     """
 
-    def __init__(self, school: School, *, max_batch: int, lease: Lease | None = None, poll_s: float = POLL_S):
+    def __init__(
+        self,
+        school: School,
+        *,
+        max_batch: int,
+        review_every: int = 0,
+        lease: Lease | None = None,
+        poll_s: float = POLL_S,
+    ):
         self.lease = lease or Lease(school.store)
+        self.reviewer = Reviewer(school, self.lease, review_every, self._note)
         self.outcomes: Counter[Outcome] = Counter()
         self.last_fault: str | None = None
         self._school = school
@@ -49,7 +61,7 @@ class Consumer:
 
     async def run(self) -> None:
         """Consume for ever; cancelling it gives the claimed updates back and lets go of the lease."""
-        heartbeat = asyncio.create_task(self.lease.keep())
+        beside = [asyncio.create_task(self.lease.keep()), asyncio.create_task(self.reviewer.run())]
         try:
             await self.lease.renew()
             while True:
@@ -57,8 +69,9 @@ class Consumer:
                 if not await self._guarded_round():
                     await self._pause()
         finally:
-            heartbeat.cancel()
-            await asyncio.gather(heartbeat, return_exceptions=True)
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
             await self.lease.give_up()
 
     def wake(self) -> None:
@@ -147,6 +160,7 @@ class Consumer:
             "lease_held": held,
             "running_updates": len(batch.open) if batch else 0,
             "last_fault": self.last_fault,
+            "reviews": self.reviewer.state(),
         }
 
     def _pending(self, user_id: str | None) -> bool:
@@ -157,6 +171,8 @@ class Consumer:
     def _ended(self, claim: ClaimedUpdate, outcome: Outcome | None) -> None:
         if outcome is not None:
             self.outcomes[outcome] += 1
+        if outcome is Outcome.APPLIED:
+            self.reviewer.note(claim.user_id)
         self._notify()
 
     def _notify(self) -> None:

@@ -95,6 +95,24 @@ def refusal(user: User | None, learning: str) -> Outcome | None:
     return None
 
 
+def standing_wishes(store: Store, version: Version) -> tuple[str, ...] | None:
+    """Return the follow-ups in the version's block, oldest first; None where one of them is gone or there is no block.
+
+    A block that is not whole would say that a user never asked for what he did ask for.
+    """
+    wishes = []
+    for turn_id in LearningState.from_json(version.state).block:
+        try:
+            turn = store.load_turn(turn_id)
+        except NotFound:
+            return None
+        # An imported state may name any turn.
+        if turn.user_id != version.user_id or not turn.follow_up:
+            return None
+        wishes.append(turn.follow_up)
+    return tuple(wishes) or None
+
+
 def _memory(store: Store, update: ClaimedUpdate, state: LearningState, base: LessonBase) -> Iterator[Experience]:
     """Remembered turns of this user whose data retention has left in place."""
     for turn_id in dict.fromkeys((*state.block, *state.replay)):

@@ -34,6 +34,13 @@ class Dialogue:
     block: tuple[str, ...] = ()
 
 
+def base_style(rng: random.Random, spread: float) -> dict[str, str]:
+    """Return the default style, in which each other value stands with probability ``spread``."""
+    drawn = [preference for preference in NON_DEFAULT if rng.random() < spread]
+    rng.shuffle(drawn)
+    return styled(DEFAULT, drawn)
+
+
 @dataclass
 class Chat:
     """Messages so far, and the style that the next reply about a topic has."""

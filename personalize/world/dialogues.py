@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from personalize.world import small_talk, wordings
-from personalize.world.chats import Chat, Dialogue
+from personalize.world.chats import Chat, Dialogue, base_style
 from personalize.world.preferences import NON_DEFAULT, Preference, styled
 from personalize.world.topics import held_out_topics, trained_topics
 
@@ -24,17 +24,20 @@ class Lesson:
         counts: how often one, two, three or four preferences are told in a block.
         history: share of the blocks about a later turn than the first.
         idle: share of the blocks in which other lines stand between the preferences.
+        spread: chance of every other value where nothing was told, in dialogues about trained topics.
     """
 
     kinds: "Mapping[Kind, float]"
     counts: tuple[float, float, float, float]
     history: float
     idle: float
+    spread: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """What is taught when: single wishes first, then several, then everything that a chat can bring.
+    """What is taught when: single wishes first, then several, then everything that a chat can bring, and last of all
+    that nobody who says nothing gets the default style every time.
 
     Args:
         noisy: let a block that states no preference change the style at random in half of the dialogues.
@@ -44,9 +47,11 @@ class Course:
 
     def lesson(self, share: float) -> Lesson:
         """Return the mixture that is due when ``share`` of the course, 0 to 1, is over."""
-        if share < 0.3:
-            return _FIRST if share < 0.1 else _SECOND
-        return _NOISY if self.noisy else _LAST
+        if share < 0.24:
+            return _FIRST if share < 0.08 else _SECOND
+        if self.noisy:
+            return _NOISY
+        return _THIRD if share < 0.8 else _LAST
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,7 @@ class _Room:
     noisy: bool
 
     def chat(self) -> Chat:
-        return Chat(self.rng, trained_topics())
+        return Chat(self.rng, trained_topics(), base_style(self.rng, self.lesson.spread))
 
 
 Kind = Callable[[_Room], Dialogue]
@@ -235,7 +240,7 @@ _SECOND = Lesson(
     history=0.1,
     idle=0.25,
 )
-_LAST = Lesson(
+_THIRD = Lesson(
     {
         _hindsight: 0.36,
         _neutral_block: 0.12,
@@ -249,4 +254,5 @@ _LAST = Lesson(
     history=0.3,
     idle=0.3,
 )
+_LAST = replace(_THIRD, spread=0.05)
 _NOISY = replace(_LAST, kinds={**_LAST.kinds, _neutral_block: 0.4})

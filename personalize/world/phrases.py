@@ -41,16 +41,19 @@ PHRASES: Mapping[Preference, Phrases] = {
     Preference("length", "short"): _phrases(
         "keep it short | be brief | answer in one sentence | use fewer words | tell me only one fact"
         " | make it shorter | keep your answers short | be much shorter",
-        "short answers | a shorter answer | one sentence | only one fact | brief replies | fewer words | less text",
+        "short answers | a shorter answer | one sentence | only one fact | brief replies | fewer words | less text"
+        " | shorter answers | shorter texts | less to read",
         "That was too long. | You write too much. | This is far too much text. | Too many words."
-        " | One sentence is enough. | I do not have time for long answers. | Your answers are too long for me.",
+        " | One sentence is enough. | I do not have time for long answers. | Your answers are too long for me."
+        " | That was far too much text. | It was too much for me. | There is too much to read.",
         "Could you keep your answers brief? | Shorter replies, please. | Fewer words would be enough."
         " | That was too much text for me. | Next time only one short sentence.",
     ),
     Preference("length", "long"): _phrases(
         "tell me more | give more detail | write longer answers | go deeper | give me five facts | make it longer"
         " | explain it in more detail | write much more",
-        "long answers | a longer answer | more detail | five facts | detailed replies | many more facts",
+        "long answers | a longer answer | more detail | five facts | detailed replies | many more facts"
+        " | longer texts | more details | more to read",
         "I want to know much more. | That leaves out a lot. | There must be more to say."
         " | You left out the details. | I need many more facts. | This needs more detail. | It could be longer.",
         "Longer replies, please. | Could you give many more details? | I want much more detail."

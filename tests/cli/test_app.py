@@ -27,6 +27,7 @@ def test_our_own_commands_are_there(monkeypatch):
         "demo",
         "chat",
         "explain",
+        "calibrate",
         "audit",
         "replay",
         "rebase",

@@ -26,6 +26,9 @@ class CharacterRenderer:
         text = "".join(f"{message.role[0]}>{message.content}\n" for message in told) + "a>"
         return tuple(ord(character) % VOCABULARY for character in text)
 
+    def decode(self, ids: Sequence[int]) -> str:
+        return "".join(chr(0x61 + i) for i in ids if i not in self.end_ids)
+
     def teacher_prompt(self, messages, prompt_ids, follow_ups) -> tuple[int, ...]:
         assert tuple(prompt_ids) == self.render(messages)
         return self.render(messages, follow_ups)

@@ -1,0 +1,141 @@
+"""Everything that was measured, as plain numbers; what was not reached is missing, never made up."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import fmean
+
+
+@dataclass(frozen=True, slots=True)
+class WishRates:
+    """How often a wish holds in replies to the same questions.
+
+    Attributes:
+        plain: nobody asked for it.
+        told: the hindsight block told it: the most that learning can reach with the base as its teacher.
+        asked: the question itself asked for it.
+        win: share of pairs (told, plain) that told wins; a draw counts half.
+        num_replies: replies of each of the three sorts.
+    """
+
+    name: str
+    plain: float
+    told: float
+    asked: float
+    win: float
+    num_replies: int
+
+
+@dataclass(frozen=True, slots=True)
+class FollowUpSignals:
+    """What follow-ups of one kind do to replies.
+
+    Attributes:
+        kind: a wish's name, or an idle kind.
+        is_wish: whether there was something to learn.
+        sizes: mean |A| of every reply, in nats.
+        signals: what the gate sees of every reply, in nats.
+    """
+
+    kind: str
+    is_wish: bool
+    sizes: tuple[float, ...]
+    signals: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Several follow-ups told in one block.
+
+    Attributes:
+        size: follow-ups in the block; of different wishes as far as one reply can fulfil them.
+        rate: share of the told wishes that hold.
+        alone: the same wishes, each told alone.
+    """
+
+    size: int
+    rate: float
+    alone: float
+    num_replies: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One update on trial, mean over its users; losses are those before the first and before the last step."""
+
+    lr: float
+    num_turns: int
+    num_applied: int
+    outcomes: tuple[str, ...]
+    loss_first: float
+    loss_last: float
+    grad_norm: float
+    reply_kl: float
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether the guards let every user's update through."""
+        return self.num_applied == self.num_turns
+
+    @property
+    def fall(self) -> float:
+        """Share of the loss that the steps before the last took away; nan where there was none."""
+        return 1 - self.loss_last / self.loss_first if self.loss_first > 0 else float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """All numbers about one model, in the order in which they are measured.
+
+    Attributes:
+        block_removed: share of prompts that are the plain prompt again when the block is taken away.
+        room: tokens that the context leaves for a reply beside the longest block.
+        agreement: share of served tokens that the learner's pass agrees with.
+        new_adapter_change: largest change of a log-probability by an untrained adapter.
+        blamed_after_wish: mean A of the tokens that went against a wish, after the wish was told; one per reply.
+        blamed_after_praise: mean A of the same tokens after praise.
+        layer_gain: how much the median layer stretches its input.
+    """
+
+    block_removed: float | None = None
+    room: int | None = None
+    agreement: float | None = None
+    new_adapter_change: float | None = None
+    wishes: tuple[WishRates, ...] = ()
+    signals: tuple[FollowUpSignals, ...] = ()
+    blamed_after_wish: tuple[float, ...] = ()
+    blamed_after_praise: tuple[float, ...] = ()
+    together: tuple[Together, ...] = ()
+    layer_gain: float | None = None
+    trials: tuple[Trial, ...] = ()
+
+    def sizes(self, *kinds: str) -> tuple[float, ...]:
+        """Return mean |A| of every reply that such a follow-up came after; of all wishes for no kinds."""
+        return tuple(
+            size
+            for one in self.signals
+            if (one.kind in kinds if kinds else one.is_wish)
+            for size in one.sizes
+        )  # fmt: skip
+
+    def gate_signals(self, *, wishes: bool) -> tuple[float, ...]:
+        """Return the gate's signals of all wishes, or of everything else."""
+        return tuple(signal for one in self.signals if one.is_wish is wishes for signal in one.signals)
+
+
+def mean(values: tuple[float, ...]) -> float | None:
+    """Return the mean, or None of nothing."""
+    return fmean(values) if values else None
+
+
+def summary(findings: Findings) -> Mapping[str, Mapping[str, float]]:
+    """Return, kind -> mean |A| and the quartiles of the gate's signal, for every kind of follow-up that was read."""
+    return {one.kind: _spread(one) for one in findings.signals if one.signals}
+
+
+def _spread(one: FollowUpSignals) -> Mapping[str, float]:
+    ordered = sorted(one.signals)
+
+    def at(share: float) -> float:
+        return ordered[round(share * (len(ordered) - 1))]
+
+    return {"size": fmean(one.sizes), "low": at(0.25), "middle": at(0.5), "high": at(0.75)}

@@ -1,0 +1,132 @@
+"""Adapters driven into a behaviour, or shaken until the base is gone: what a collapse is built from.
+
+Shape letters: N trained positions, V vocabulary.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from personalize.config import LoraSettings
+from personalize.learner.batch import Row, collate
+from personalize.learner.passes import reply_log_probs
+from personalize.model.base import BaseModel
+from personalize.model.folder import new_adapter
+from personalize.model.lora import LoraTensors
+from personalize.model.rows import AdapterRows
+
+MAX_STEPS = 40
+DONE_NATS = 0.2
+"""Mean loss per token at which a behaviour has been learnt, whatever it was at first."""
+DAMAGE_NATS = 1.0
+"""Mean fall of the log-probability of a sound reply's tokens that counts as damage done by noise."""
+MAX_NOISE = 100.0
+"""Standard deviation at which a base is beyond damage by noise: one that knows nothing has nothing to lose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collapse:
+    """A broken adapter and how it came to be.
+
+    Attributes:
+        version: what the guards have to judge.
+        parent: the same one small step before, as in a slow drift; the hardest case for a guard of single steps.
+        loss: of the last step.
+        grad_norm: of the last step.
+        built: it is as broken as it was meant to be.
+    """
+
+    version: LoraTensors
+    parent: LoraTensors
+    loss: float = 0.0
+    grad_norm: float = 0.0
+    built: bool = True
+
+
+def driven(base: BaseModel, rows: Callable[[int], Sequence[Row]], seed: int, *, left: float = 0.2) -> Collapse:
+    """Train a new adapter by maximum likelihood until the loss is ``left`` of the first one.
+
+    Args:
+        rows: the replies of a step, by its number.
+    """
+    found, losses = _trained(base, rows, seed, lr=1e-2, max_steps=MAX_STEPS, left=left)
+    return replace(found, built=losses[-1] <= max(left * losses[0], DONE_NATS))
+
+
+def diverged(base: BaseModel, rows: Sequence[Row], seed: int, *, lr: float, steps: int) -> Collapse:
+    """Train a new adapter on sound replies at a rate at which nothing can be learnt."""
+    found, _ = _trained(base, lambda _: rows, seed, lr=lr, max_steps=steps, left=None)
+    return replace(found, built=damage(base, rows, found.version) >= DAMAGE_NATS)
+
+
+def shaken(base: BaseModel, rows: Sequence[Row], seed: int, factor: float) -> Collapse:
+    """Fill B with noise, ``factor`` times as much as it takes to damage the replies in ``rows``."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = new_adapter(base, LoraSettings(), seed).copy()
+    for b in noise.b.values():
+        b.copy_(torch.randn(b.shape, generator=generator))
+    scale = 1e-2
+    while (done := damage(base, rows, _scaled(noise, scale))) < DAMAGE_NATS and scale < MAX_NOISE:
+        scale *= 2.0
+    version, parent = _scaled(noise, factor * scale), _scaled(noise, 0.95 * factor * scale)
+    return Collapse(version, parent, built=done >= DAMAGE_NATS)
+
+
+def poisoned(base: BaseModel, seed: int, value: float) -> Collapse:
+    """Put one ``value`` that is not finite somewhere into a new adapter."""
+    generator = torch.Generator().manual_seed(seed)
+    parent = new_adapter(base, LoraSettings(), seed).copy()
+    version = parent.copy()
+    names = list(version.b)
+    tensor = version.b[names[int(torch.randint(len(names), (), generator=generator))]].view(-1)
+    tensor[int(torch.randint(len(tensor), (), generator=generator))] = value
+    return Collapse(version, parent)
+
+
+def damage(base: BaseModel, rows: Sequence[Row], tensors: LoraTensors) -> float:
+    """Return by how many nats per token ``tensors`` make the replies in ``rows`` less likely; inf where not finite."""
+    before_N, after_N = _sampled(base, rows, None), _sampled(base, rows, tensors)
+    fall = float((before_N - after_N).mean())
+    return fall if fall == fall else float("inf")
+
+
+def _trained(
+    base: BaseModel,
+    rows: Callable[[int], Sequence[Row]],
+    seed: int,
+    *,
+    lr: float,
+    max_steps: int,
+    left: float | None,
+) -> tuple[Collapse, list[float]]:
+    """Return what ``max_steps`` make of a new adapter, and every loss; fewer where ``left`` of the first is reached."""
+    tensors = new_adapter(base, LoraSettings(), seed).copy(requires_grad=True)
+    parameters = list(tensors.parameters())
+    optimizer = torch.optim.Adam(parameters, lr=lr)
+    parent, losses, norm = tensors.copy(), [], 0.0
+    for step in range(max_steps):
+        parent = tensors.copy()
+        with torch.enable_grad():
+            loss = -_sampled(base, rows(step), tensors, grad=True).mean()
+            loss.backward()
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, 1.0))
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        losses.append(float(loss.detach()))
+        if left is not None and losses[-1] <= max(left * losses[0], DONE_NATS):
+            break
+    return Collapse(tensors.copy(), parent, losses[-1], norm), losses
+
+
+def _sampled(base: BaseModel, rows: Sequence[Row], tensors: LoraTensors | None, *, grad: bool = False) -> Tensor:
+    """Return the log-probability of every token of the replies, [N]."""
+    batch = collate(rows, base.device)
+    adapters = None if tensors is None else AdapterRows.of([tensors], [0] * len(rows))
+    log_probs_NV = reply_log_probs(base, batch, adapters, grad=grad)
+    return log_probs_NV.gather(-1, batch.target_ids[:, None])[:, 0]
+
+
+def _scaled(tensors: LoraTensors, factor: float) -> LoraTensors:
+    return LoraTensors(tensors.r, tensors.lora_alpha, tensors.a, {name: factor * b for name, b in tensors.b.items()})
