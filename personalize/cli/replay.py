@@ -101,15 +101,16 @@ class LogRun:
             yield found.end_bytes
 
     def learn(self) -> Iterator[int]:
-        """Wait for what was queued; yield how many updates wait.
+        """Wait for what was queued, by an earlier run of the same log too; yield how many updates of this one wait.
 
         Raises:
             StorageUnavailable: learning is paused for want of space.
         """
         self._collect()
-        while self.tally.waiting:
+        if self._dry_run:
+            return
+        while not self._app.settled(timeout_s=WATCH_S) or self.tally.waiting:
             yield len(self.tally.waiting)
-            self._app.settled(timeout_s=WATCH_S)
             reason = self._app.status()["learning_paused_reason"]
             if reason is not None:
                 raise StorageUnavailable(f"nothing can be learnt now: {reason}; what is queued waits")

@@ -31,6 +31,7 @@ from personalize.functional import (
     forward_kl,
     per_sequence_mean,
     per_sequence_sum,
+    reachable,
     reverse_kl,
     sampled_token_loss,
     top_k_reverse_kl,
@@ -185,7 +186,8 @@ class HindsightLearner:
         with torch.enable_grad():
             rows = _rows([pupil.tensors for pupil in pupils], counts)
             student_NV = reply_log_probs(self.base, batch, rows, grad=True)
-            loss_B = per_sequence_mean(self._loss(student_NV, teacher_NV, batch), batch.row)
+            weight_N = self._weights(teacher_NV, batch)
+            loss_B = per_sequence_mean(self._loss(student_NV, teacher_NV, batch) * weight_N, batch.row)
             losses = [part.mean() for part in loss_B.split(counts)]
             torch.stack(losses).sum().backward()
         for pupil, loss in zip(pupils, losses, strict=True):
@@ -196,6 +198,12 @@ class HindsightLearner:
             if first:
                 pupil.metrics["loss_first"] = pupil.metrics["loss_last"]
         return student_NV.detach()
+
+    def _weights(self, teacher_NV: Tensor, batch: Batch) -> Tensor | float:
+        """Return how much every position counts, [N]."""
+        if self.recipe.tolerance is None:
+            return 1.0
+        return reachable(teacher_NV, batch.target_ids, batch.row, self.recipe.tolerance)
 
     def _loss(self, student_NV: Tensor, teacher_NV: Tensor, batch: Batch) -> Tensor:
         """Return the objective at every position, [N]."""

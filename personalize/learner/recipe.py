@@ -18,6 +18,8 @@ class Recipe:
             paper's: unbounded), "scaled" (adapter at ``teacher_scale``: a trust region).
         teacher_scale: factor on the adapter in a "scaled" teacher, 0 to 1.
         objective: what is minimised on the reply's positions.
+        tolerance: a position counts as far as the reply before it is one that the teacher could have given, tokens up
+            to this many times less likely than its first choice included; None counts every position alike.
         top_k: support of the "top_k" objective.
         centred, clip: how the "sampled" objective treats its advantages.
         gate_nats: a follow-up enters the block when hindsight moves some token of the reply by at least this KL;
@@ -51,6 +53,7 @@ class Recipe:
     teacher: TeacherModelKind = "base"
     teacher_scale: float = 0.7
     objective: Objective = "forward_kl"
+    tolerance: float | None = None
     top_k: int = 20
     centred: bool = False
     clip: float | None = None
@@ -79,6 +82,8 @@ class Recipe:
         _within("num_steps", self.num_steps, 1, 64)
         _within("replay", self.replay, 0, 256)
         _within("block_size", self.block_size, 1, 64)
+        if self.tolerance is not None:
+            _within("tolerance", self.tolerance, 1.0, 1e9)
         _within("max_canary_loss", self.max_canary_loss, 0.0, 1.0)
         _within("max_review_rise", self.max_review_rise, 0.0, 1.0)
         _within("max_review_sameness", self.max_review_sameness, 0.0, 1.0)
