@@ -24,7 +24,7 @@ from personalize.types import ChatRequest, Message, Outcome, Reply, SamplingPara
 from personalize.world.preferences import Preference
 
 FOLLOW_UPS = 12
-MAX_FOLLOW_UPS_PER_CHAT = 2
+MAX_FOLLOW_UPS_PER_CHAT = 1
 TYPING_S = 3.0
 """A person needs that long to type the next message; the demo waits for an update no longer."""
 CHECKPOINTS = {0: 100, 4: 40, 8: 40, FOLLOW_UPS: 100}

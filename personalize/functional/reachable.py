@@ -33,5 +33,6 @@ def reachable(
     chosen_N = teacher_NV.gather(-1, target_N[:, None])[:, 0]
     step_N = (chosen_N - teacher_NV.max(dim=-1).values + math.log(tolerance)).clamp(max=0.0).detach()
     before_N = step_N.cumsum(0) - step_N
+    sequence_N = sequence_N.contiguous()
     first_N = torch.searchsorted(sequence_N, sequence_N)
     return (before_N - before_N[first_N]).exp()

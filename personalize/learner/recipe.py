@@ -53,7 +53,7 @@ class Recipe:
     teacher: TeacherModelKind = "base"
     teacher_scale: float = 0.7
     objective: Objective = "forward_kl"
-    tolerance: float | None = None
+    tolerance: float | None = 10.0
     top_k: int = 20
     centred: bool = False
     clip: float | None = None
@@ -61,7 +61,7 @@ class Recipe:
     block_size: int = 4
     train_uninformative: bool = True
     replay: int = 7
-    num_steps: int = 4
+    num_steps: int = 8
     lr: float = 3e-3
     beta1: float = 0.9
     beta2: float = 0.999
@@ -114,12 +114,12 @@ def _within(name: str, value: float, low: float, high: float) -> None:
 
 PAPER = Recipe(
     name="paper-faithful", teacher="live", objective="sampled", centred=True, gate_nats=None, block_size=1, replay=0,
-    num_steps=1, lr=1e-3,
+    num_steps=1, lr=1e-3, tolerance=None,
 )  # fmt: skip
 """arXiv 2603.12273 as published: live teacher, sampled token, centred, every follow-up alone, one step."""
 
 OFFICIAL_LIVE = Recipe(
     name="official-live", teacher="live", objective="top_k", gate_nats=None, block_size=1, replay=0, num_steps=1,
-    lr=1e-3, eps=1e-6,
+    lr=1e-3, eps=1e-6, tolerance=None,
 )  # fmt: skip
 """The authors' later per-turn script: live teacher, student top-20 with tail."""
