@@ -27,7 +27,7 @@ FOLLOW_UPS = 12
 MAX_FOLLOW_UPS_PER_CHAT = 1
 TYPING_S = 3.0
 """A person needs that long to type the next message; the demo waits for an update no longer."""
-CHECKPOINTS = {0: 100, 4: 40, 8: 40, FOLLOW_UPS: 100}
+CHECKPOINTS = {0: 100, 4: 24, 8: 24, FOLLOW_UPS: 100}
 """Follow-ups -> fresh prompts measured there."""
 QUESTION = "Tell me about rainbows."
 

@@ -61,7 +61,7 @@ class Recipe:
     block_size: int = 4
     train_uninformative: bool = True
     replay: int = 7
-    num_steps: int = 8
+    num_steps: int = 4
     lr: float = 3e-3
     beta1: float = 0.9
     beta2: float = 0.999
