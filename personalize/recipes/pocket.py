@@ -62,11 +62,11 @@ def main(arguments: list[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Train the embedded model.")
     parser.add_argument("--work", type=Path, default=Path("runs/pocket"), help="checkpoints and intermediate exports")
-    parser.add_argument("--tokens", type=int, default=15_000_000, help="length of the course; it sets the schedule")
+    parser.add_argument("--tokens", type=int, default=18_000_000, help="length of the course; it sets the schedule")
     parser.add_argument("--tokens-per-step", type=int, default=4_000)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--sharpness", type=float, default=1.0, help="factor on the logits of what --export writes")
+    parser.add_argument("--sharpness", type=float, default=1.5, help="factor on the logits of what --export writes")
     parser.add_argument("--init", type=Path, help="begin with the weights and the tokenizer of this exported model")
     parser.add_argument("--begin", type=float, default=0.0, help="share of the course that is over, for --init")
     parser.add_argument("--lr-scale", type=float, default=1.0, help="factor on the learning rates")

@@ -1,6 +1,10 @@
 """The tokenizer of pocket, and dialogues as token ids.
 
 A byte-level BPE trained on the dialogues. The chat template writes ``<|role|>\\n{content}<|end|>\\n`` for a message.
+
+A word takes the space behind it into its token, not the one before it, and what ends a sentence stands alone. So a
+sentence has the same tokens at the start of a reply, in the middle of prose and behind a dash or a number, and the one
+token after it says what comes: a space, a new line or the end.
 """
 
 import random
@@ -8,15 +12,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from personalize.rendering.hindsight import with_block
 from personalize.world.chats import Dialogue, Message
 from personalize.world.dialogues import dialogue
 from personalize.world.replies import EMOJI
+from personalize.world.topics import topics
 
-VOCAB_SIZE = 2_560
+VOCAB_SIZE = 2_816
 """With the emoji, each of which is one token."""
 MAX_TOKENS = 1_024
 PAD, END = "<|pad|>", "<|end|>"
@@ -31,8 +36,11 @@ DECISION_WEIGHT = 8.0
 Most tokens of a reply only spell a fact; unweighted, the few decisions drown in them. Per-position weights leave the
 optimum of every position where it is.
 """
+_PIECES = r"- |# |\d+\. |[^\W\d_]+(?:'[^\W\d_]+)? ?|\d ?|, ?|\s|."
 _CORPUS_DIALOGUES = 20_000
 _CORPUS_SEED = 7
+_TITLE_COPIES = 500
+"""Headings are rare in dialogues; without these, titles would be spelled letter by letter."""
 _WITHOUT_EMOJI = str.maketrans("", "", "".join(EMOJI))
 
 
@@ -46,7 +54,9 @@ class Encoded(NamedTuple):
 def train_tokenizer() -> PreTrainedTokenizerFast:
     """Return a tokenizer trained on a fixed corpus of dialogues."""
     model = Tokenizer(models.BPE())
-    model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    pieces = pre_tokenizers.Split(Regex(_PIECES), behavior="isolated")
+    bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    model.pre_tokenizer = pre_tokenizers.Sequence([pieces, bytes_])
     model.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCAB_SIZE - len(EMOJI),
@@ -76,6 +86,8 @@ def rendered(told: Dialogue) -> tuple[Message, ...]:
 
 def _corpus() -> Iterator[str]:
     rng = random.Random(_CORPUS_SEED)
+    for topic in topics():
+        yield from [topic.title] * _TITLE_COPIES
     for _ in range(_CORPUS_DIALOGUES):
         for message in rendered(dialogue(rng)):
             yield message.content.translate(_WITHOUT_EMOJI)
@@ -118,7 +130,8 @@ class DialogueEncoder:
 def _closing_ids(tokenizer: PreTrainedTokenizerFast) -> frozenset[int]:
     """Return the tokens after which a sentence, a line or the reply may end."""
     texts = {number: str(tokenizer.decode([number])) for number in range(len(tokenizer))}
-    return frozenset(n for n, text in texts.items() if text.endswith((".", "!", "?", "\n", ":", "-", *EMOJI)))
+    closing = (".", "!", "?", "\n", ":", "-", "#", *EMOJI)
+    return frozenset(n for n, text in texts.items() if text == " " or text.rstrip(" ").endswith(closing))
 
 
 def longest(encoded: Sequence[Encoded]) -> int:

@@ -58,7 +58,7 @@ class Chat:
     def preference(self) -> Preference:
         """Draw something to want: often a change of what is not the default now."""
         unusual = [one for one in NON_DEFAULT if self.style[one.dimension] == one.value]
-        if unusual and self.rng.random() < 0.25:
+        if unusual and self.rng.random() < 0.4:
             dimension = self.rng.choice(unusual).dimension
             others = [value for value in VALUES[dimension] if value != self.style[dimension]]
             return Preference(dimension, self.rng.choice(others))
@@ -69,7 +69,7 @@ class Chat:
         found: list[Preference] = []
         while len(found) < count:
             one = self.preference()
-            if self.rng.random() < 0.05 or one.dimension not in {other.dimension for other in found}:
+            if self.rng.random() < 0.1 or one.dimension not in {other.dimension for other in found}:
                 found.append(one)
         return found
 
@@ -100,7 +100,7 @@ class Chat:
 
     def chat_on(self) -> None:
         """Say something whose answer has no style."""
-        plain = small_talk.plain_turn(self.rng)
+        plain = small_talk.plain_turn(self.topics, self.rng)
         self._say(plain.message, plain.answer)
 
     def reply(self, style: Style | None = None) -> None:

@@ -221,16 +221,16 @@ def _with_block(chat: Chat, lines: list[str], told: list[Preference], room: _Roo
 
 
 _FIRST = Lesson(
-    {_hindsight: 0.75, _neutral_block: 0.12, _held_out: 0.07, _unprompted: 0.06},
+    {_hindsight: 0.73, _neutral_block: 0.12, _held_out: 0.1, _unprompted: 0.05},
     counts=(0.8, 0.2, 0.0, 0.0),
     history=0.0,
     idle=0.1,
 )
 _SECOND = Lesson(
     {
-        _hindsight: 0.52,
+        _hindsight: 0.49,
         _neutral_block: 0.12,
-        _held_out: 0.05,
+        _held_out: 0.08,
         _unprompted: 0.05,
         _complaining: 0.14,
         _instructed: 0.07,
@@ -242,11 +242,11 @@ _SECOND = Lesson(
 )
 _THIRD = Lesson(
     {
-        _hindsight: 0.36,
-        _neutral_block: 0.12,
-        _held_out: 0.06,
-        _unprompted: 0.06,
-        _complaining: 0.16,
+        _hindsight: 0.34,
+        _neutral_block: 0.13,
+        _held_out: 0.09,
+        _unprompted: 0.05,
+        _complaining: 0.15,
         _instructed: 0.12,
         _combined: 0.12,
     },

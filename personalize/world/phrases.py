@@ -42,7 +42,8 @@ PHRASES: Mapping[Preference, Phrases] = {
         "keep it short | be brief | answer in one sentence | use fewer words | tell me only one fact"
         " | make it shorter | keep your answers short | be much shorter",
         "short answers | a shorter answer | one sentence | only one fact | brief replies | fewer words | less text"
-        " | shorter answers | shorter texts | less to read",
+        " | shorter answers | shorter texts | less to read"
+        " | a shorter reply | shorter messages | replies of one sentence",
         "That was too long. | You write too much. | This is far too much text. | Too many words."
         " | One sentence is enough. | I do not have time for long answers. | Your answers are too long for me."
         " | That was far too much text. | It was too much for me. | There is too much to read.",
@@ -53,7 +54,7 @@ PHRASES: Mapping[Preference, Phrases] = {
         "tell me more | give more detail | write longer answers | go deeper | give me five facts | make it longer"
         " | explain it in more detail | write much more",
         "long answers | a longer answer | more detail | five facts | detailed replies | many more facts"
-        " | longer texts | more details | more to read",
+        " | longer texts | more details | more to read | a longer reply | longer messages | replies with more detail",
         "I want to know much more. | That leaves out a lot. | There must be more to say."
         " | You left out the details. | I need many more facts. | This needs more detail. | It could be longer.",
         "Longer replies, please. | Could you give many more details? | I want much more detail."
@@ -72,7 +73,8 @@ PHRASES: Mapping[Preference, Phrases] = {
     Preference("format", "bullets"): _phrases(
         "use bullet points | write a bullet list | put the facts in bullets | answer with bullets"
         " | make a list with bullets | put dashes before the facts",
-        "bullet points | a bullet list | bullets | a list with bullets | the facts as bullet points | dashes",
+        "bullet points | a bullet list | bullets | a list with bullets | the facts as bullet points | dashes"
+        " | replies with bullets",
         "That should be a bullet list. | Where are the bullet points? | Bullets are easier to read."
         " | I read faster with bullet points. | There were no bullets. | You forgot the bullets.",
         "Could you answer with bullet points? | A list of bullets, please. | Bullets would be easier for me."
@@ -81,7 +83,8 @@ PHRASES: Mapping[Preference, Phrases] = {
     Preference("format", "numbered"): _phrases(
         "number the facts | use a numbered list | write numbered lines | put numbers before the facts"
         " | count the facts | answer with numbered points",
-        "a numbered list | numbered points | numbered facts | numbers before the facts | numbered lines",
+        "a numbered list | numbered points | numbered facts | numbers before the facts | numbered lines"
+        " | replies with numbers",
         "The facts have no numbers. | Where are the numbers? | That should be a numbered list."
         " | I cannot count the facts. | Numbered points are easier to follow. | You forgot the numbers.",
         "Could you answer with a numbered list? | Numbered lines would be easier. | I want the facts numbered."
@@ -97,7 +100,7 @@ PHRASES: Mapping[Preference, Phrases] = {
     ),
     Preference("emoji", "emoji"): _phrases(
         "add an emoji | use emoji | end with an emoji | put a smiley at the end | include an emoji | add a smiley",
-        "an emoji | emoji | an emoji at the end | a smiley | some emoji | answers with an emoji",
+        "an emoji | emoji | an emoji at the end | a smiley | some emoji | answers with an emoji | replies with emoji",
         "There was no emoji. | I miss the emoji. | Your answers need an emoji. | Where is the smiley?"
         " | They look dull without emoji. | You forgot the emoji.",
         "Could you end with a smiley? | A smiley at the end, please. | I miss a smiley."
@@ -149,7 +152,8 @@ PHRASES: Mapping[Preference, Phrases] = {
     ),
     Preference("example", "example"): _phrases(
         "give an example | add an example | include an example | show me an example | finish with an example",
-        "an example | one example | answers with an example | an example at the end | a good example",
+        "an example | one example | answers with an example | an example at the end | a good example"
+        " | replies with an example",
         "There was no example. | I learn best with an example. | You forgot the example. | Where is the example?"
         " | It is hard to see without an example. | I miss an example.",
         "Could you include one example? | A good example at the end, please. | Please show one example."
@@ -166,7 +170,7 @@ PHRASES: Mapping[Preference, Phrases] = {
     ),
     Preference("tone", "casual"): _phrases(
         "be casual | talk like a friend | use a relaxed tone | loosen up | sound more casual | speak in a relaxed way",
-        "a casual tone | a relaxed style | casual answers | the tone of a friend | a relaxed tone",
+        "a casual tone | a relaxed style | casual answers | the tone of a friend | a relaxed tone | relaxed replies",
         "You sound too stiff. | That was stiff. | Relax a little. | You sound like a robot."
         " | We are friends here. | You are not casual enough.",
         "Could you speak like a friend? | A relaxed and casual tone, please. | That was too stiff for me."
@@ -175,7 +179,7 @@ PHRASES: Mapping[Preference, Phrases] = {
     Preference("tone", "formal"): _phrases(
         "be formal | use a formal tone | sound more formal | speak like a professor | write in a serious style"
         " | be more serious",
-        "a formal tone | formal answers | a serious style | formal language | the tone of a professor",
+        "a formal tone | formal answers | a serious style | formal language | the tone of a professor | formal replies",
         "You are not formal enough. | This is a serious matter. | That was too sloppy. | I expect formal language."
         " | You sound like a child. | You are not serious enough.",
         "Could you speak in a formal way? | A serious and formal tone, please. | That was sloppy."
@@ -192,7 +196,8 @@ PHRASES: Mapping[Preference, Phrases] = {
     Preference("heading", "heading"): _phrases(
         "add a title | start with a heading | put a heading on top | give it a title | write a title above the text"
         " | add a heading",
-        "a title | a heading | a title on top | a heading above the text | answers with a title",
+        "a title | a heading | a title on top | a heading above the text | answers with a title"
+        " | replies with a heading",
         "There was no title. | You forgot the heading. | Where is the title? | I miss a heading."
         " | It is hard to find without a title. | Your answers need a title.",
         "Could you put a title on top? | A heading above the text, please. | Please start with a title."

@@ -1,12 +1,13 @@
 """What people say besides stating a preference, and the plain answers to it.
 
-Praise, remarks, sums and questions out of bounds are answered plainly, whatever style is wanted.
+Praise, remarks, sums, titles and questions out of bounds are answered plainly, whatever style is wanted.
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from personalize.world.topics import Topic
+from personalize.world.topics import FACTS_PER_TOPIC, Topic
 
 WELCOME = "You are welcome."
 NOTED = "I see."
@@ -74,6 +75,11 @@ HELD_OUT_REMARKS = (
     "The sun is out here now.",
     "We had coffee this morning.",
 )
+_TITLES = (
+    "Give me a title for a text about {}.",
+    "What is a good title for a text about {}?",
+    "How would you write {} as a title?",
+)
 _SUMS = ("What is {} plus {}?", "How much is {} plus {}?", "Can you add {} and {}?", "{} plus {}?")
 REFUSED = (
     "Can you book a flight for me?",
@@ -122,8 +128,8 @@ def asked(topic: Topic, rng: random.Random) -> tuple[str, int]:
 
 
 def first_fact(place: int) -> int:
-    """Return the fact that answers to the question at ``place`` of `QUESTIONS` begin with: 0, 2 or 4."""
-    return place % 3 * 2
+    """Return the fact that answers to the question at ``place`` of `QUESTIONS` begin with."""
+    return place % FACTS_PER_TOPIC
 
 
 def question(topic: Topic, rng: random.Random) -> str:
@@ -158,8 +164,15 @@ def out_of_bounds(rng: random.Random, *, held_out: bool = False) -> Plain:
     return Plain(rng.choice(HELD_OUT_REFUSED if held_out else REFUSED), REFUSAL)
 
 
-def plain_turn(rng: random.Random) -> Plain:
-    """Return any message whose answer has no style."""
+def title(topic: Topic, rng: random.Random) -> Plain:
+    """Return the wish for a title and nothing else."""
+    return Plain(rng.choice(_TITLES).format(topic.name), topic.title)
+
+
+def plain_turn(topics: Sequence[Topic], rng: random.Random) -> Plain:
+    """Return any message whose answer has no style; ``topics`` are what it may be about."""
+    if rng.random() < 0.2:
+        return title(rng.choice(topics), rng)
     return rng.choice((_praised, _remarked, addition, out_of_bounds))(rng)
 
 

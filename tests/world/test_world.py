@@ -117,7 +117,7 @@ def test_how_one_asks_decides_the_first_fact() -> None:
     rng = random.Random(5)
     starts = {small_talk.asked(topics()[0], rng) for _ in range(300)}
     assert len({text for text, _ in starts}) == len(starts) == len(small_talk.QUESTIONS)
-    assert {start for _, start in starts} == {0, 2, 4}
+    assert {start for _, start in starts} == set(range(FACTS_PER_TOPIC))
     text = compose(topics()[0], DEFAULT, rng, start=4)
     assert checkers.read(text).body == (*topics()[0].facts[4:], topics()[0].facts[0])
 
@@ -145,7 +145,7 @@ def test_noise_changes_the_style_after_idle_blocks_only() -> None:
     )
     assert all(one.messages[:-1] == other.messages[:-1] for one, other in zip(clean, noisy, strict=True))
     changed = sum(one.messages[-1] != other.messages[-1] for one, other in zip(clean, noisy, strict=True))
-    assert 130 < changed < 210, "half of the replies that have a style"
+    assert 130 < changed < 230, "half of the replies that have a style"
     shares = [Course(noisy=flag).lesson(1.0).kinds[dialogues._neutral_block] for flag in (False, True)]
     assert shares[1] > 2 * shares[0]
 
