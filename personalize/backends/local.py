@@ -60,7 +60,7 @@ class LocalBackend:
             ModelError: the model cannot be used.
         """
         base = load_base(settings.model, device=settings.device, settings=settings.engine)
-        recipe = Recipe(**settings.recipe)
+        recipe = Recipe.of(settings.recipe)
         if settings.service.learning == "always":
             recipe = recipe.always()
         runtime = Runtime(base, settings.engine, rank=settings.lora.r)

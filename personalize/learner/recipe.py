@@ -1,12 +1,23 @@
 """How one follow-up becomes one update: named choices, each swappable alone."""
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, get_args
 
 from personalize.errors import InvalidParameter
 
 TeacherModelKind = Literal["base", "live", "scaled"]
 Objective = Literal["forward_kl", "reverse_kl", "top_k", "sampled"]
+
+_RANGES = (
+    (("teacher_scale", "lr", "max_canary_loss", "max_review_rise", "max_review_sameness", "min_review_kept"), 0.0, 1.0),
+    (("beta1", "beta2"), 0.0, 0.999_999),
+    (("eps",), 1e-16, 1.0),
+    (("max_grad_norm", "max_delta_norm", "max_reply_kl"), 0.0, 1e9),
+    (("max_review_length_ratio",), 1.0, 1000.0),
+    (("max_review_entropy",), 0.0, 100.0),
+)
+_COUNTS = (("num_steps", 1, 64), ("replay", 0, 256), ("block_size", 1, 64), ("top_k", 1, 1_000_000))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,25 +88,30 @@ class Recipe:
     min_review_kept: float = 0.6
 
     def __post_init__(self):
-        _within("teacher_scale", self.teacher_scale, 0.0, 1.0)
-        _within("lr", self.lr, 0.0, 1.0)
-        _within("num_steps", self.num_steps, 1, 64)
-        _within("replay", self.replay, 0, 256)
-        _within("block_size", self.block_size, 1, 64)
-        if self.tolerance is not None:
-            _within("tolerance", self.tolerance, 1.0, 1e9)
-        _within("max_canary_loss", self.max_canary_loss, 0.0, 1.0)
-        _within("max_review_rise", self.max_review_rise, 0.0, 1.0)
-        _within("max_review_sameness", self.max_review_sameness, 0.0, 1.0)
-        _within("max_review_length_ratio", self.max_review_length_ratio, 1.0, 1000.0)
-        _within("max_review_entropy", self.max_review_entropy, 0.0, 100.0)
-        _within("min_review_kept", self.min_review_kept, 0.0, 1.0)
-        for name, value, known in (
-            ("teacher", self.teacher, ("base", "live", "scaled")),
-            ("objective", self.objective, ("forward_kl", "reverse_kl", "top_k", "sampled")),
-        ):
-            if value not in known:
-                raise InvalidParameter(name, value, ", ".join(known))
+        for names, low, high in _RANGES:
+            for name in names:
+                _within(name, getattr(self, name), low, high)
+        for name, low, high in _COUNTS:
+            _within(name, getattr(self, name), low, high, whole=True)
+        for name, low, high in (("tolerance", 1.0, 1e9), ("clip", 0.0, 1e9), ("gate_nats", 0.0, 1e9)):
+            if getattr(self, name) is not None:
+                _within(name, getattr(self, name), low, high)
+        for name, known in (("teacher", get_args(TeacherModelKind)), ("objective", get_args(Objective))):
+            if getattr(self, name) not in known:
+                raise InvalidParameter(name, getattr(self, name), ", ".join(known))
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Recipe":
+        """Return the default recipe with ``values`` instead, such as a settings file holds.
+
+        Raises:
+            InvalidParameter: there is no such field, or its value is out of range.
+        """
+        known = sorted(field.name for field in fields(cls))
+        for name in values:
+            if name not in known:
+                raise InvalidParameter("recipe", name, ", ".join(known))
+        return cls(**values)
 
     def always(self) -> "Recipe":
         """Return this recipe without its gate: a step on every follow-up, as the paper takes it."""
@@ -107,9 +123,10 @@ class Recipe:
         return 2 * self.replay
 
 
-def _within(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise InvalidParameter(name, value, f"{low} to {high}")
+def _within(name: str, value: Any, low: float, high: float, *, whole: bool = False) -> None:
+    kinds = int if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+        raise InvalidParameter(name, value, f"{'a whole number from ' if whole else ''}{low} to {high}")
 
 
 PAPER = Recipe(

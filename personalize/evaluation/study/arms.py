@@ -41,7 +41,7 @@ class Arm:
         """Return 12 hex digits over everything that changes what is learnt."""
         if not self.trains:
             return UNTRAINED
-        recipe = {name: value for name, value in asdict(Recipe(**self.recipe)).items() if name != "name"}
+        recipe = {name: value for name, value in asdict(Recipe.of(self.recipe)).items() if name != "name"}
         content = json.dumps([recipe, asdict(self.lora), self.learning], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
