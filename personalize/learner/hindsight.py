@@ -5,7 +5,7 @@ the user's next message in the prompt, and move the policy by the difference.
 
 Method: (1) *gate*: does the follow-up move the live model's reply at all? (2) *block*: what passed joins a small
 rolling block of the user's own follow-ups; (3) *teacher*: a model that is told the block scores the new reply and a few
-earlier ones; (4) K steps of Adam on the divergence, per-user mean over replies, per-user clip; (5) *guards*.
+earlier ones; (4) at most K steps of Adam on the divergence, until it is small; (5) *guards*.
 
 Deviations from the paper, each by default and each undone by `recipe.PAPER`: the teacher is the base model (a live one
 has no interior fixed point and collapses over hundreds of turns), it is told a rolling block (else a base teacher
@@ -17,7 +17,6 @@ Shape letters: N trained positions, V vocabulary.
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -26,17 +25,8 @@ from torch import Tensor
 
 from personalize.config import LoraSettings
 from personalize.errors import AdapterError, ContextTooLong
-from personalize.functional import (
-    advantages,
-    forward_kl,
-    per_sequence_mean,
-    per_sequence_sum,
-    reachable,
-    reverse_kl,
-    sampled_token_loss,
-    top_k_reverse_kl,
-)
-from personalize.learner.batch import Batch, Row, collate
+from personalize.functional import per_sequence_sum, reverse_kl
+from personalize.learner.batch import Row, collate
 from personalize.learner.canaries import Canaries
 from personalize.learner.gate import hindsight_gap, next_block
 from personalize.learner.guards import delta_norm, judge
@@ -44,9 +34,9 @@ from personalize.learner.lesson import Pupil, names, open_pupil, row, told_row
 from personalize.learner.moments import save_moments
 from personalize.learner.passes import reply_log_probs
 from personalize.learner.recipe import Recipe
+from personalize.learner.training import Training
 from personalize.model.base import BaseModel
 from personalize.model.folder import write_adapter
-from personalize.model.lora import LoraTensors
 from personalize.model.rows import AdapterRows
 from personalize.types import AdapterRef, Experience, Lesson, Outcome, UpdateReport, Window
 
@@ -96,7 +86,7 @@ class HindsightLearner:
             return
         plain = collate([row(pupil.lesson.experience) for pupil in pupils], self.base.device)
         told = collate([self._told(p.lesson.experience, [p.lesson.experience]) for p in pupils], self.base.device)
-        live = _rows([pupil.parent for pupil in pupils], [1] * len(pupils))
+        live = AdapterRows.of([pupil.parent for pupil in pupils])
         student_NV = reply_log_probs(self.base, plain, live)
         yield Window()
         gap_N = hindsight_gap(student_NV, reply_log_probs(self.base, told, live))
@@ -157,93 +147,36 @@ class HindsightLearner:
         pupils = [pupil for pupil in pupils if pupil.outcome is None]
         if not pupils:
             return
-        counts = [len(pupil.turns) for pupil in pupils]
-        students = collate([row(turn) for pupil in pupils for turn in pupil.turns], self.base.device)
-        teachers = collate([self._told(turn, p.block) for p in pupils for turn in p.turns], self.base.device)
-        teacher_NV = self._teach(pupils, counts, teachers)
-        yield Window()
-        before_NV = None
-        for step in range(self.recipe.num_steps):
-            if step and self.recipe.teacher != "base":
-                teacher_NV = self._teach(pupils, counts, teachers)
-                yield Window()
-            student_NV = self._step(pupils, counts, students, teacher_NV, first=step == 0)
-            before_NV = _newest(student_NV, students, counts) if before_NV is None else before_NV
+        training = Training(self.base, self.recipe, pupils)
+        for _ in training.run():
             yield Window()
-        assert before_NV is not None
-        self._check(pupils, before_NV, torch.bincount(students.row).split(counts))
-
-    def _teach(self, pupils: list[Pupil], counts: list[int], teachers: Batch) -> Tensor:
-        """Return the teacher's log-probabilities [N, V]: the chosen weights, told the block."""
-        if self.recipe.teacher == "base":
-            return reply_log_probs(self.base, teachers, None)
-        factor = 1.0 if self.recipe.teacher == "live" else self.recipe.teacher_scale
-        scaled = [replace(pupil.tensors, lora_alpha=pupil.tensors.lora_alpha * factor) for pupil in pupils]
-        return reply_log_probs(self.base, teachers, _rows(scaled, counts))
-
-    def _step(self, pupils: list[Pupil], counts: list[int], batch: Batch, teacher_NV: Tensor, *, first: bool) -> Tensor:
-        """Take one optimizer step for every user; return the student's log-probabilities before it."""
-        with torch.enable_grad():
-            rows = _rows([pupil.tensors for pupil in pupils], counts)
-            student_NV = reply_log_probs(self.base, batch, rows, grad=True)
-            weight_N = self._weights(teacher_NV, batch)
-            loss_B = per_sequence_mean(self._loss(student_NV, teacher_NV, batch) * weight_N, batch.row)
-            losses = [part.mean() for part in loss_B.split(counts)]
-            torch.stack(losses).sum().backward()
-        for pupil, loss in zip(pupils, losses, strict=True):
-            norm = torch.nn.utils.clip_grad_norm_(pupil.parameters, self.recipe.max_grad_norm)
-            pupil.optimizer.step()
-            pupil.optimizer.zero_grad(set_to_none=True)
-            pupil.metrics |= {"loss_last": float(loss.detach()), "grad_norm": float(norm)}
-            if first:
-                pupil.metrics["loss_first"] = pupil.metrics["loss_last"]
-        return student_NV.detach()
-
-    def _weights(self, teacher_NV: Tensor, batch: Batch) -> Tensor | float:
-        """Return how much every position counts, [N]."""
-        if self.recipe.tolerance is None:
-            return 1.0
-        return reachable(teacher_NV, batch.target_ids, batch.row, self.recipe.tolerance)
-
-    def _loss(self, student_NV: Tensor, teacher_NV: Tensor, batch: Batch) -> Tensor:
-        """Return the objective at every position, [N]."""
-        match self.recipe.objective:
-            case "forward_kl":
-                return forward_kl(student_NV, teacher_NV)
-            case "reverse_kl":
-                return reverse_kl(student_NV, teacher_NV)
-            case "top_k":
-                return top_k_reverse_kl(student_NV, teacher_NV, min(self.recipe.top_k, student_NV.shape[-1]))
-            case "sampled":
-                student_N, teacher_N = (
-                    log_probs.gather(-1, batch.target_ids[:, None])[:, 0] for log_probs in (student_NV, teacher_NV)
-                )
-                advantage_N = advantages(
-                    student_N, teacher_N, batch.row, centred=self.recipe.centred, clip=self.recipe.clip
-                )
-                return sampled_token_loss(student_N, advantage_N)
+        assert training.before is not None
+        before = training.before.split([sum(pupil.lesson.experience.completion_mask) for pupil in pupils])
+        for pupil in pupils:
+            if not pupil.metrics["num_steps"]:  # the student already answers as the teacher would
+                pupil.outcome = Outcome.SKIPPED_LOW_SIGNAL
+        moved = [(pupil, part) for pupil, part in zip(pupils, before, strict=True) if pupil.outcome is None]
+        if moved:
+            self._check([pupil for pupil, _ in moved], torch.cat([part for _, part in moved]))
 
     # --- guards and results ------------------------------------------------------------------------------------
 
-    def _check(self, pupils: list[Pupil], before_NV: Tensor, num_tokens: Sequence[Tensor]) -> None:
+    def _check(self, pupils: list[Pupil], before_NV: Tensor) -> None:
         """Judge every adapter on its newest reply and on the canaries.
 
         Args:
             before_NV: the parents' log-probabilities on the newest replies.
-            num_tokens: trained positions of every reply, by user.
         """
         adapters = [pupil.tensors for pupil in pupils]
         newest = collate([row(pupil.turns[0]) for pupil in pupils], self.base.device)
-        after_NV = reply_log_probs(self.base, newest, _rows(adapters, [1] * len(pupils)))
+        after_NV = reply_log_probs(self.base, newest, AdapterRows.of(adapters))
         moved_B = per_sequence_sum(reverse_kl(after_NV, before_NV), newest.row)
         lost = self.canaries.lost(self.base, adapters)
-        for pupil, moved, tokens, share in zip(pupils, moved_B, num_tokens, lost, strict=True):
+        for pupil, moved, share in zip(pupils, moved_B, lost, strict=True):
             pupil.metrics |= {
                 "canary_loss": share,
                 "reply_kl": float(moved),
                 "delta_norm": delta_norm(pupil.tensors, pupil.parent),
-                "num_trained_tokens": float(tokens.sum()),
-                "num_trained_turns": float(len(pupil.turns)),
             }
             pupil.outcome = judge(pupil.metrics, self.recipe)
 
@@ -265,17 +198,6 @@ class HindsightLearner:
             metrics={name: round(value, 6) for name, value in pupil.metrics.items()},
             tensors=pupil.tensors.copy() if applied else None,
         )
-
-
-def _rows(adapters: list[LoraTensors], counts: list[int]) -> AdapterRows:
-    """Return what a batch reads in which adapter i has the next ``counts[i]`` rows."""
-    return AdapterRows.of(adapters, [user for user, count in enumerate(counts) for _ in range(count)])
-
-
-def _newest(log_probs_NV: Tensor, batch: Batch, counts: list[int]) -> Tensor:
-    """Return what ``log_probs_NV`` holds of the first of every user's rows, of which user i has ``counts[i]``."""
-    first = torch.tensor([sum(counts[:user]) for user in range(len(counts))], device=batch.row.device)
-    return log_probs_NV[torch.isin(batch.row, first)]
 
 
 def _open(pupils: list[Pupil]) -> list[Pupil]:

@@ -13,7 +13,7 @@ _RANGES = (
     (("teacher_scale", "lr", "max_canary_loss", "max_review_rise", "max_review_sameness", "min_review_kept"), 0.0, 1.0),
     (("beta1", "beta2"), 0.0, 0.999_999),
     (("eps",), 1e-16, 1.0),
-    (("max_grad_norm", "max_delta_norm", "max_reply_kl"), 0.0, 1e9),
+    (("enough_nats", "max_grad_norm", "max_delta_norm", "max_reply_kl"), 0.0, 1e9),
     (("max_review_length_ratio",), 1.0, 1000.0),
     (("max_review_entropy",), 0.0, 100.0),
 )
@@ -38,7 +38,9 @@ class Recipe:
         block_size: most follow-ups that the teacher is told together; 1 tells only the newest.
         train_uninformative: take a step, under the standing block, also on turns whose follow-up did not enter.
         replay: earlier informative turns of the same user trained along, the newest first.
-        num_steps: optimizer steps per update, K.
+        num_steps: most optimizer steps per update, K.
+        enough_nats: a user's steps end, and may never begin, once no trained reply is further from the teacher than
+            this, in nats per reply; 0 always takes all steps.
         lr, beta1, beta2, eps: Adam's.
         max_grad_norm: per-user clip of the gradient's norm.
         max_delta_norm: largest Frobenius norm of the change of scaling·B·A over all modules in one update; absolute,
@@ -73,6 +75,7 @@ class Recipe:
     train_uninformative: bool = True
     replay: int = 7
     num_steps: int = 4
+    enough_nats: float = 0.0
     lr: float = 3e-3
     beta1: float = 0.9
     beta2: float = 0.999
@@ -99,6 +102,10 @@ class Recipe:
         for name, known in (("teacher", get_args(TeacherModelKind)), ("objective", get_args(Objective))):
             if getattr(self, name) not in known:
                 raise InvalidParameter(name, getattr(self, name), ", ".join(known))
+        if self.enough_nats and self.objective == "sampled":
+            raise InvalidParameter(
+                "enough_nats", self.enough_nats, "0 where the objective is sampled: it is no distance"
+            )
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Recipe":

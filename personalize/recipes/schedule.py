@@ -1,7 +1,7 @@
 """The learning rate over the course: warm-up, constant, linear decay to nothing."""
 
 WARM_UP_STEPS = 60
-DECAY_SHARE = 0.35
+DECAY_SHARE = 0.55
 
 
 def rate(step: int, progress: float) -> float:

@@ -137,6 +137,41 @@ def test_a_quiet_turn_trains_under_the_standing_block(base, tmp_path):
     assert life.learn(experience(3)).outcome is Outcome.SKIPPED_LOW_SIGNAL
 
 
+def test_steps_end_once_the_teacher_is_near_enough(base, tmp_path):
+    patient = Recipe(gate_nats=None, lr=1e-2, num_steps=64, replay=0)
+    full = Life(HindsightLearner(base, patient), tmp_path / "full").learn(experience(1))
+    report = Life(HindsightLearner(base, replace(patient, enough_nats=0.2)), tmp_path / "near").learn(experience(1))
+    assert full.metrics["num_steps"] == 64
+    assert 1 < report.metrics["num_steps"] < 64
+    per_reply = report.metrics["loss_last"] * report.metrics["num_trained_tokens"]
+    assert full.metrics["loss_last"] * full.metrics["num_trained_tokens"] < per_reply <= 0.2
+
+
+def test_who_answers_as_the_teacher_would_is_left_alone(base, tmp_path):
+    life = Life(HindsightLearner(base, replace(EVERY_TURN, enough_nats=1e6)), tmp_path)
+    report = life.learn(experience(1))
+    assert report.outcome is Outcome.SKIPPED_LOW_SIGNAL
+    assert report.tensors is None and report.metrics["num_steps"] == 0
+    assert report.state == type(report.state)()
+
+
+def test_everybody_ends_alone(base, tmp_path):
+    """One user is done long before another in the same pass; both get what they would get alone."""
+    learner = HindsightLearner(base, Recipe(gate_nats=None, lr=1e-2, num_steps=24, replay=0, enough_nats=0.4, eps=1e-3))
+    turns = [experience(user, follow_up="x" * (1 + 3 * user)) for user in range(3)]
+    alone = [Life(learner, tmp_path / "alone", user) for user in range(3)]
+    reports = [life.learn(turn) for life, turn in zip(alone, turns, strict=True)]
+    assert len({report.metrics["num_steps"] for report in reports}) > 1
+    paths = [Life(learner, tmp_path / "together", user).out_dir() for user in range(3)]
+    together = run(learner, [Lesson(turn, (), type(reports[0].state)()) for turn in turns], [None] * 3, paths)
+    for life, report, other, path in zip(alone, reports, together, paths, strict=True):
+        assert other.metrics["num_steps"] == report.metrics["num_steps"]
+        assert life.head
+        ours, theirs = weights(Path(life.head.path)), weights(path)
+        for name, tensor in ours.items():
+            torch.testing.assert_close(tensor, theirs[name], atol=2e-5, rtol=2e-4)
+
+
 def test_erased_turns_are_left_out(base, tmp_path):
     life = Life(HindsightLearner(base, EVERY_TURN), tmp_path)
     for number in (1, 2, 3):
