@@ -138,12 +138,12 @@ def _within(name: str, value: Any, low: float, high: float, *, whole: bool = Fal
 
 PAPER = Recipe(
     name="paper-faithful", teacher="live", objective="sampled", centred=True, gate_nats=None, block_size=1, replay=0,
-    num_steps=1, lr=1e-3, tolerance=None,
+    num_steps=1, lr=1e-3, tolerance=None, enough_nats=0.0,
 )  # fmt: skip
 """arXiv 2603.12273 as published: live teacher, sampled token, centred, every follow-up alone, one step."""
 
 OFFICIAL_LIVE = Recipe(
     name="official-live", teacher="live", objective="top_k", gate_nats=None, block_size=1, replay=0, num_steps=1,
-    lr=1e-3, eps=1e-6, tolerance=None,
+    lr=1e-3, eps=1e-6, tolerance=None, enough_nats=0.0,
 )  # fmt: skip
 """The authors' later per-turn script: live teacher, student top-20 with tail."""

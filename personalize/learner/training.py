@@ -128,11 +128,18 @@ class Training:
         return float(norm)
 
     def _is_far(self, loss_N: Tensor) -> list[bool]:
-        """Tell for every user whether some reply is further from the teacher than is tolerated."""
+        """Tell who goes on: some reply is further from the teacher than tolerated, or the follow-up is in no step yet.
+
+        What joined the block is always worth a first step: the block it joined is published with it.
+        """
         if not self._recipe.enough_nats:
             return [True] * len(self._pupils)
-        far_B = per_sequence_sum(loss_N, self._students.row) > self._recipe.enough_nats
-        return [bool(part.any()) for part in far_B.split(self._counts)]
+        near_B = per_sequence_sum(loss_N, self._students.row) <= self._recipe.enough_nats
+        far = [bool((~part).any()) for part in near_B.split(self._counts)]  # not a number is not near
+        return [
+            on or bool(pupil.metrics["informative"] and not pupil.metrics["num_steps"])
+            for on, pupil in zip(far, self._pupils, strict=True)
+        ]
 
     def _weights(self, teacher_NV: Tensor) -> Tensor | float:
         """Return how much every position counts, [N]."""

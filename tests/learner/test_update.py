@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 import personalize.learner.hindsight as hindsight
+import personalize.learner.training as training
 from personalize.config import LoraSettings
 from personalize.learner import HindsightLearner, Recipe
 from personalize.learner.recipe import OFFICIAL_LIVE, PAPER
@@ -148,11 +149,15 @@ def test_steps_end_once_the_teacher_is_near_enough(base, tmp_path):
 
 
 def test_who_answers_as_the_teacher_would_is_left_alone(base, tmp_path):
-    life = Life(HindsightLearner(base, replace(EVERY_TURN, enough_nats=1e6)), tmp_path)
-    report = life.learn(experience(1))
+    easy = replace(EVERY_TURN, enough_nats=1e6)
+    life = Life(HindsightLearner(base, easy), tmp_path)
+    first = life.learn(experience(1))
+    assert first.outcome is Outcome.APPLIED and first.metrics["num_steps"] == 1, "what joins the block is worth a step"
+    life.learner = HindsightLearner(base, replace(easy, gate_nats=1e9))
+    report = life.learn(experience(2))
     assert report.outcome is Outcome.SKIPPED_LOW_SIGNAL
     assert report.tensors is None and report.metrics["num_steps"] == 0
-    assert report.state == type(report.state)()
+    assert report.state == first.state
 
 
 def test_everybody_ends_alone(base, tmp_path):
@@ -204,20 +209,22 @@ def test_an_adapter_that_finds_the_canaries_implausible_is_rejected(base, tmp_pa
     assert report.metrics["canary_loss"] > 0.1
 
 
-def test_a_poisoned_loss_is_rejected_for_its_user_alone(base, tmp_path, monkeypatch):
-    learner = HindsightLearner(base, EVERY_TURN)
-    original = learner._loss
+@pytest.mark.parametrize("enough_nats", [0.0, 1e-3])
+def test_a_poisoned_loss_is_rejected_for_its_user_alone(base, tmp_path, monkeypatch, enough_nats):
+    learner = HindsightLearner(base, replace(EVERY_TURN, enough_nats=enough_nats))
+    first, second = experience(1), experience(2)
+    original = training.forward_kl
 
-    def poisoned(student, teacher, batch):
-        factor = torch.ones(len(batch.row))
-        factor[batch.row == 0] = torch.nan
-        return original(student, teacher, batch) * factor
+    def poisoned(student_NV, teacher_NV):
+        factor = torch.ones(len(student_NV))
+        factor[: len(first.completion_ids)] = torch.nan
+        return original(student_NV, teacher_NV) * factor
 
-    monkeypatch.setattr(learner, "_loss", poisoned)
+    monkeypatch.setattr(training, "forward_kl", poisoned)
     paths = [tmp_path / "0", tmp_path / "1"]
     for path in paths:
         path.mkdir()
-    reports = run(learner, [Lesson(experience(1)), Lesson(experience(2))], [None, None], paths)
+    reports = run(learner, [Lesson(first), Lesson(second)], [None, None], paths)
     assert [report.outcome for report in reports] == [Outcome.REJECTED_NONFINITE, Outcome.APPLIED]
     assert list(paths[0].iterdir()) == []
     assert all(tensor.isfinite().all() for tensor in weights(paths[1]).values())
