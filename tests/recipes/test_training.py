@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, 
 from personalize.recipes import training
 from personalize.recipes.batches import Batch, Batches
 from personalize.recipes.muon import orthogonalized
-from personalize.recipes.schedule import WARM_UP_STEPS, rate
+from personalize.recipes.schedule import DECAY_SHARE, WARM_UP_STEPS, rate
 from personalize.recipes.tokens import DialogueEncoder
 from personalize.recipes.training import Training, export, reply_loss
 
@@ -29,7 +29,8 @@ def test_orthogonalized_has_singular_values_near_one(shape: tuple[int, int, int]
 
 def test_rate_warms_up_and_decays_to_nothing() -> None:
     assert rate(0, 0.0) == 1 / WARM_UP_STEPS
-    assert rate(WARM_UP_STEPS, 0.5) == 1.0
+    assert rate(WARM_UP_STEPS, 1 - DECAY_SHARE) == 1.0
+    assert rate(WARM_UP_STEPS, 1 - DECAY_SHARE / 2) == pytest.approx(0.5)
     assert rate(10_000, 1.0) == 0.0
 
 
