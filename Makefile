@@ -26,14 +26,14 @@ export PYTHONUNBUFFERED := 1
 
 STUDY_ARGS := $(if $(MODEL),--model $(MODEL)) $(if $(DEVICE),--device $(DEVICE))
 
-.PHONY: help venv demo test check format accept bench study study-smoke study-full figures clean
+.PHONY: help venv demo test check format accept bench bench-full study study-smoke study-full figures clean
 
 help:
 	@echo "make demo     set everything up and show the main job"
 	@echo "make test     the whole test suite, one process"
 	@echo "make check    ruff, pyright, import contracts"
 	@echo "make accept   the clauses of docs/acceptance.md: built, missing, missed by how much"
-	@echo "make bench    decode step against base, update milliseconds"
+	@echo "make bench    what serving and learning cost, as ratios: 8 minutes; bench-full: every row, hours"
 	@echo "make study    learning curves and controls of simulated users; study-smoke: seconds, study-full: everything"
 	@echo "make figures  every recorded figure, missed ones first"
 	@echo "make format   let ruff format and sort the tree"
@@ -71,7 +71,10 @@ accept: $(READY)
 	$(BIN)/python scripts/accept.py --write
 
 bench: $(READY)
-	$(BIN)/python -m personalize.evaluation.bench $(STUDY_ARGS)
+	$(BIN)/python -m personalize.evaluation.bench --max-minutes 7 $(STUDY_ARGS)
+
+bench-full: $(READY)
+	$(BIN)/python -m personalize.evaluation.bench --size full $(STUDY_ARGS)
 
 study: $(READY)
 	$(BIN)/python -m personalize.evaluation.study --max-minutes 80 --figures . $(STUDY_ARGS)

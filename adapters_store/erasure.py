@@ -15,7 +15,9 @@ from adapters_store.database import sqlite_errors
 from adapters_store.errors import StorageUnavailable
 from adapters_store.heads import cancel_updates
 from adapters_store.ids import checked_id
+from adapters_store.populations import leave
 from adapters_store.schema import ApiKeyRow, ConsentRow, HeadRow, MetaRow, TurnRow, UpdateRow, UserRow, VersionRow
+from adapters_store.sources import PopulationUse
 from adapters_store.types import Receipt
 
 OWNED = (HeadRow, VersionRow, UpdateRow, TurnRow, ConsentRow, ApiKeyRow)
@@ -29,7 +31,7 @@ class Erasure(Core):
     """
 
     def forget(self, user_id: str) -> Receipt:
-        """Destroy everything that is the user's; return counts.
+        """Destroy everything that is the user's; return counts, and the population adapters that the user is part of.
 
         Whoever comes back under the same external id is a new user.
 
@@ -38,13 +40,14 @@ class Erasure(Core):
             StorageUnavailable: files or rows resist; the user is gone for everybody and opening the store goes on.
         """
         checked_id("user_id", user_id)
-        counts = self._write(lambda session: self._mark(session, user_id))
+        counts, population = self._write(lambda session: self._mark(session, user_id))
         crash_point("forget.marked")
         num_bytes = self._erase(user_id)
-        return Receipt(*counts, num_bytes, self._clock())
+        return Receipt(*counts, num_bytes, self._clock(), population)
 
-    def _mark(self, session: Session, user_id: str) -> tuple[int, int, int]:
+    def _mark(self, session: Session, user_id: str) -> tuple[tuple[int, int, int], tuple[PopulationUse, ...]]:
         user = locked_user(session, user_id)
+        population = leave(session, self._clock(), user.external_hash, user_id)
         user.epoch += 1
         user.erasing = True
         user.key = bytes(32)
@@ -53,11 +56,12 @@ class Erasure(Core):
         session.execute(delete(ApiKeyRow).where(ApiKeyRow.user_id == user_id))
         session.execute(delete(HeadRow).where(HeadRow.user_id == user_id))
         count_change(session)
-        return (
+        counts = (
             _count(session, TurnRow, user_id),
             _count(session, VersionRow, user_id),
             _count(session, UpdateRow, user_id),
         )
+        return counts, population
 
     def _erase(self, user_id: str) -> int:
         num_bytes = self._delete_files(user_id)
@@ -113,6 +117,9 @@ def scrub_backups(database: Path, user_id: str) -> None:
         with sqlite_errors(), closing(sqlite3.connect(copy, isolation_level=None)) as connection:
             connection.execute("PRAGMA secure_delete=ON")
             tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+            if ("population_people",) in tables:
+                person = "person IN (SELECT external_hash FROM users WHERE user_id = ?)"
+                connection.execute(f"DELETE FROM population_people WHERE {person}", (user_id,))
             for (table,) in tables:
                 columns = {row[1] for row in connection.execute(f'PRAGMA table_info("{table}")')}
                 if "user_id" in columns:

@@ -10,6 +10,7 @@ store's other readers scale by lora_alpha / r.
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,19 @@ def moments_digest(path: Path) -> str:
     _absorb(digest, b"moments/1")
     _absorb_file(digest, path)
     return digest.hexdigest()
+
+
+def copy_folder(source: Path, target: Path, max_bytes: int) -> None:
+    """Copy configuration and weights, following no link.
+
+    Raises:
+        AdapterCorrupt: one of them is no plain file, or larger than ``max_bytes``.
+    """
+    for name in (CONFIG, WEIGHTS):
+        with open(open_regular(source / name, max_bytes), "rb") as read:
+            descriptor = os.open(target / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with open(descriptor, "wb") as write:
+                shutil.copyfileobj(read, write, 2**20)
 
 
 def check_fit(

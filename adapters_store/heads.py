@@ -11,8 +11,8 @@ from adapters_store.audit import append
 from adapters_store.core import count_change, locked_user
 from adapters_store.errors import HeadMoved, NotFound
 from adapters_store.ids import short_text
-from adapters_store.schema import HeadRow, UpdateRow
-from adapters_store.types import Version
+from adapters_store.schema import HeadRow, UpdateRow, VersionRow
+from adapters_store.types import BEGAN_WITH, Version
 from adapters_store.versions import Versions, as_version, version_row
 
 
@@ -31,7 +31,10 @@ class Heads(Versions):
         return self._write(work)
 
     def undo_last(self, user_id: str, base_digest: str) -> Version | None:
-        """Make the head's parent the head; return it, None for the base model.
+        """Make the head's parent the head; return it, None where there is none.
+
+        Without a parent the line began at the base model, which serves again, or with the population adapter: then the
+        user has not begun again, and is served as everybody is who has not.
 
         Raises:
             NotFound: there is no head to undo, or its parent was removed by retention.
@@ -42,12 +45,36 @@ class Heads(Versions):
             head = session.get(HeadRow, (user_id, base_digest))
             if head is None or head.number is None:
                 raise NotFound("this user has no version to undo on this base")
-            parent = version_row(session, user_id, head.number).parent
-            version = None if parent is None else as_version(version_row(session, user_id, parent))
-            self._move(session, user_id, base_digest, parent, "version.undo")
-            return version
+            row = version_row(session, user_id, head.number)
+            return self._go_back(session, row, row.parent)
 
         return self._write(work)
+
+    def undo_to(self, user_id: str, base_digest: str, head: int, number: int | None, **why: str) -> Version | None:
+        """Make version ``number`` the head in place of ``head``; None is the beginning, as in ``undo_last``.
+
+        Args:
+            why: single words for the audit line.
+
+        Raises:
+            HeadMoved: the head is not ``head`` any more.
+            NotFound: no such user or version.
+        """
+
+        def work(session: Session) -> Version | None:
+            locked_user(session, user_id)
+            check_head(session, user_id, base_digest, head)
+            return self._go_back(session, version_row(session, user_id, head), number, **why)
+
+        return self._write(work)
+
+    def _go_back(self, session: Session, row: VersionRow, number: int | None, **why: str) -> Version | None:
+        """Put version ``number``, or what served before there was any, in the place of the head ``row``."""
+        version = None if number is None else as_version(version_row(session, row.user_id, number))
+        self._move(session, row.user_id, row.base_digest, number, "version.undo", **why)
+        if number is None and BEGAN_WITH in row.metrics:
+            session.delete(session.get_one(HeadRow, (row.user_id, row.base_digest)))
+        return version
 
     def reset(self, user_id: str, base_digest: str) -> None:
         """Serve the user with the base model again and begin anew from there; no version is deleted."""

@@ -1,9 +1,7 @@
 """Making a staged folder a version: files first, then one transaction that says it exists."""
 
 import json
-import os
-import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,29 +16,27 @@ from adapters_store.crash import crash_point
 from adapters_store.errors import Erased, HeadMoved, InvalidValue, NotFound, QuotaExceeded, StoreError
 from adapters_store.files import storage_errors, write_new
 from adapters_store.folder import (
-    CONFIG,
     MANIFEST,
     MOMENTS,
-    WEIGHTS,
     check_fit,
     check_folder,
     check_moments,
+    copy_folder,
     folder_digest,
     moments_digest,
 )
-from adapters_store.header import open_regular
 from adapters_store.heads import check_head, swap_head
 from adapters_store.ids import short_text
 from adapters_store.retention import Expired, Retention
 from adapters_store.schema import VersionRow
-from adapters_store.types import Version
+from adapters_store.types import RECOMPUTATION, Version
 from adapters_store.updates import Updates, close_update, plain_metrics
 from adapters_store.users import Users
 from adapters_store.versions import moments_key, version_key
 from adapters_store.zipped import unpack
 
 MAX_STATE_BYTES = 16 * 2**10
-ORIGINS = ("update", "import", "rebase")
+ORIGINS = ("update", "import", "rebase", "population", RECOMPUTATION)
 
 
 class Publishing(Users, Updates, Retention):
@@ -66,6 +62,8 @@ class Publishing(Users, Updates, Retention):
         state: Mapping[str, Any],
         metrics: Mapping[str, float],
         origin: str = "update",
+        beside: Callable[[Session, Version], None] | None = None,
+        why: Mapping[str, Any] | None = None,
     ) -> Version:
         """Commit a staged PEFT folder as the user's next version and make it the head.
 
@@ -78,7 +76,9 @@ class Publishing(Users, Updates, Retention):
             staged: holds ``adapter_config.json``, ``adapter_model.safetensors`` and, if there are moments,
                 ``optimizer.safetensors``; it is consumed.
             state: what the recipe remembers: ids and numbers, at most 16 KiB as JSON.
-            origin: "update", "import" or "rebase".
+            origin: one of ``ORIGINS``.
+            beside: writes what belongs to the version, in the same transaction.
+            why: single words and numbers for the audit line, which every version has that no update made.
 
         Raises:
             HeadMoved: somebody else moved the head; UpdateClosed: the update was cancelled or claimed elsewhere.
@@ -94,7 +94,7 @@ class Publishing(Users, Updates, Retention):
             plan = _Plan(user_id, base_digest, parent, epoch, plain_metrics(metrics), _checked_state(state), origin)
             draft = self._draft(staged, plan)
             self._store_files(staged, draft)
-            expired = self._commit_version(draft, epoch, update_id)
+            expired = self._commit_version(draft, epoch, update_id, beside, why or {})
         finally:
             self.discard(staged)
         crash_point("publish.committed")
@@ -163,7 +163,14 @@ class Publishing(Users, Updates, Retention):
             if beside is not None:
                 self.discard(beside)
 
-    def _commit_version(self, draft: Version, epoch: int, update_id: str | None) -> Expired:
+    def _commit_version(
+        self,
+        draft: Version,
+        epoch: int,
+        update_id: str | None,
+        beside: Callable[[Session, Version], None] | None,
+        why: Mapping[str, Any],
+    ) -> Expired:
         """Write everything that makes the version exist, in one transaction."""
         fence = self._claims.get(update_id) if update_id else None
 
@@ -176,8 +183,10 @@ class Publishing(Users, Updates, Retention):
             session.add(
                 VersionRow(**{column.key: getattr(draft, column.key) for column in VersionRow.__table__.columns})
             )
+            if beside is not None:
+                beside(session, draft)
             if draft.origin != "update":
-                action, detail = f"version.{draft.origin}", {"number": draft.number, "digest": draft.digest}
+                action, detail = f"version.{draft.origin}", {**why, "number": draft.number, "digest": draft.digest}
                 append(session, self._clock(), "store", action, draft.user_id, detail)
             session.flush()
             crash_point("publish.in_transaction")
@@ -232,7 +241,7 @@ class Publishing(Users, Updates, Retention):
                 if zipped:
                     unpack(source, staged, limit)
                 else:
-                    _copy_folder(source, staged, limit)
+                    copy_folder(source, staged, limit)
             check_fit(check_folder(staged, max_bytes=limit), expected, max_rank)
         except BaseException:
             self.discard(staged)
@@ -283,16 +292,3 @@ def _manifest(draft: Version) -> bytes:
     fields = ("number", "parent", "digest", "base_digest", "rank", "created_s", "origin", "moments_digest", "state")
     value = {"format": 1, **{name: getattr(draft, name) for name in fields}}
     return json.dumps(value, indent=1, sort_keys=True).encode()
-
-
-def _copy_folder(source: Path, target: Path, max_bytes: int) -> None:
-    for name in (CONFIG, WEIGHTS):
-        _copy(source / name, target / name, max_bytes)
-
-
-def _copy(source: Path, target: Path, max_bytes: int) -> None:
-    """Copy a regular file, following no link."""
-    with open(open_regular(source, max_bytes), "rb") as read:
-        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "wb") as write:
-            shutil.copyfileobj(read, write, 2**20)

@@ -90,10 +90,10 @@ def lineage(version: Version, versions: Sequence[Version]) -> Iterator[Version]:
         versions: the user's for one base, newest first. Where retention has taken one out of the line, the next older
             one of them stands for it.
     """
-    parent = version.parent
+    parent = version.trained_from
     while parent is not None:
         before = next((one for one in versions if one.number <= parent), None)
         if before is None:
             return
         yield before
-        parent = before.parent
+        parent = before.trained_from

@@ -17,7 +17,8 @@ class Base(DeclarativeBase):
 class MetaRow(Base):
     """``changes`` counts moves of heads; ``installation_key`` (hex) keys the hashes of external ids.
 
-    ``base`` holds the digest of the base that was opened last, ``base:<hash>`` of the one last opened by that name.
+    ``base`` holds the digest of the base that was opened last, ``base:<hash>`` of the one last opened by that name,
+    ``population`` the id of the user who owns the population adapter.
     """
 
     __tablename__ = "meta"
@@ -27,7 +28,10 @@ class MetaRow(Base):
 
 
 class UserRow(Base):
-    """``external_hash`` and ``key`` are emptied at once when erasing starts; the row goes last."""
+    """``external_hash`` and ``key`` are emptied at once when erasing starts; the row goes last.
+
+    The owner of the population adapter has no external id either: no name that anybody could give hashes to it.
+    """
 
     __tablename__ = "users"
     user_id: Mapped[str] = mapped_column(Id, primary_key=True)
@@ -147,6 +151,37 @@ class HeadRow(Base):
     user_id: Mapped[str] = mapped_column(ForeignKey("users.user_id"), primary_key=True)
     base_digest: Mapped[str] = mapped_column(primary_key=True)
     number: Mapped[int | None]
+
+
+class PopulationRow(Base):
+    """What one version of the population adapter was made from.
+
+    It stays when the version goes: users' own versions may have begun with it. ``sources`` are ``LogSource`` as plain
+    values.
+    """
+
+    __tablename__ = "populations"
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    name: Mapped[str] = mapped_column(String(100))
+    base_digest: Mapped[str]
+    created_s: Mapped[float]
+    sources: Mapped[list[Any]] = mapped_column(JSON)
+    num_people: Mapped[int]
+    num_forgotten: Mapped[int] = mapped_column(default=0)
+
+
+class PopulationPersonRow(Base):
+    """Somebody whose conversations a source held; ``person`` is hashed as ``UserRow.external_hash``.
+
+    ``source`` is the place of the log in ``PopulationRow.sources``. ``forget`` deletes the person's rows.
+    """
+
+    __tablename__ = "population_people"
+    number: Mapped[int] = mapped_column(ForeignKey("populations.number"), primary_key=True, autoincrement=False)
+    source: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    person: Mapped[str] = mapped_column(primary_key=True, index=True)
+    num_conversations: Mapped[int]
+    num_lessons: Mapped[int]
 
 
 class LeaseRow(Base):

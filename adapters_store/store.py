@@ -15,17 +15,18 @@ from adapters_store.erasure import Erasure
 from adapters_store.keys import Keys
 from adapters_store.limits import Limits
 from adapters_store.migration import migrate
+from adapters_store.populations import Populations
 from adapters_store.reviews import Reviews
 from adapters_store.sweeping import Sweeping
 from adapters_store.types import StoreStatus
 
 
-class Store(Archive, Reviews, Keys, Erasure, Sweeping, Audit, Bases):
+class Store(Archive, Populations, Reviews, Keys, Erasure, Sweeping, Audit, Bases):
     """An open store. Methods block, may be called from any thread, and return after their effect is durable.
 
     Its parts, one file each: users and consents, keys, turns, the update queue and its lease, versions and heads,
-    publishing, reviews, retention and sweeping, erasure, export, audit, the bases that were opened. Several processes
-    may hold one store open.
+    publishing, the population adapter, reviews, retention and sweeping, erasure, export, audit, the bases that were
+    opened. Several processes may hold one store open.
     """
 
     @classmethod

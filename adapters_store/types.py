@@ -4,10 +4,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from adapters_store.sources import PopulationUse
+
 LearningMode = Literal["active", "paused"]
 Scope = Literal["admin", "app", "user"]
 REVIEW_PASSED = "review_passed"
 """Metric of a reviewed version: 1 where it passed, 0 where it did not."""
+RECOMPUTATION = "recomputation"
+"""Origin of a version that was trained again without one of its turns; its parent is the version that it replaced."""
+RECOMPUTED_FROM = "recomputed_from"
+"""Metric of a recomputation: number of the version that its training began with; 0 where it began anew."""
+BEGAN_WITH = "population"
+"""Metric of a user's version: number of the population adapter's version that its line began with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +29,7 @@ class User:
         epoch: erasure epoch; a publish under another one is refused.
         num_turns: recorded turns whose data is still there.
         num_updates: updates that were applied.
+        reserved: owns the population adapter, and is nobody.
     """
 
     user_id: str
@@ -30,6 +39,7 @@ class User:
     epoch: int
     num_turns: int
     num_updates: int
+    reserved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +131,10 @@ class Version:
     """One committed version of a user's adapter.
 
     Attributes:
-        parent: the number it was made from; None if it began at the base model.
+        parent: the number it was made from, or, of a recomputation, replaced; None if it began at the base model.
         digest: SHA-256 of configuration and weights, hex.
         num_bytes: of configuration and weights.
-        origin: "update", "import" or "rebase".
+        origin: "update", "import", "rebase" or "population".
         state: what the recipe remembered: ids and numbers.
         moments_digest: of the optimizer's file; None where none was made, or kept.
     """
@@ -147,6 +157,11 @@ class Version:
     def name(self) -> str:
         """``u_<user id>@<number>-<first 16 hex digits of the digest>``: never used for other bytes."""
         return f"u_{self.user_id}@{self.number}-{self.digest[:16]}"
+
+    @property
+    def trained_from(self) -> int | None:
+        """Number of the version whose weights it began with: the parent, unless it is a recomputation."""
+        return int(self.metrics.get(RECOMPUTED_FROM, 0)) or None if self.origin == RECOMPUTATION else self.parent
 
     @property
     def review(self) -> bool | None:
@@ -230,13 +245,14 @@ class SweepReport:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What ``forget`` removed: counts only."""
+    """What ``forget`` removed: counts only, and what it could not: the population adapters that the user is part of."""
 
     num_turns: int
     num_versions: int
     num_updates: int
     num_bytes: int
     finished_s: float
+    population: tuple[PopulationUse, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

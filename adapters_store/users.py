@@ -30,7 +30,7 @@ class Users(Core):
             return found
         hashed = self._external_hash(external_id)
         with suppress(IntegrityError):  # somebody else was first
-            self._write(lambda session: session.add(_new_row(hashed, self._clock())))
+            self._write(lambda session: session.add(new_row(hashed, self._clock())))
         if found := self.find_user(external_id):
             return found
         raise NotFound("the user was forgotten in the same moment")
@@ -47,8 +47,9 @@ class Users(Core):
             return None if row is None or row.erasing else as_user(row)
 
     def list_users(self, limit: int = 100, after: str | None = None) -> list[User]:
-        """Return users by id, those behind ``after``."""
+        """Return users by id, those behind ``after``; nobody reserved."""
         query = select(UserRow).where(UserRow.erasing.is_(False), UserRow.user_id > (after or ""))
+        query = query.where(UserRow.external_hash.is_not(None))
         with self._read() as session:
             return [as_user(row) for row in session.scalars(query.order_by(UserRow.user_id).limit(limit))]
 
@@ -99,10 +100,12 @@ class Users(Core):
         return self._key
 
 
-def _new_row(hashed: str, now_s: float) -> UserRow:
+def new_row(hashed: str | None, now_s: float) -> UserRow:
+    """Return a new user's row; without a hash nobody can ever be this user."""
     return UserRow(user_id=new_id(), external_hash=hashed, key=secrets.token_bytes(32), created_s=now_s)
 
 
 def as_user(row: UserRow) -> User:
     learning: LearningMode = "paused" if row.learning == "paused" else "active"
-    return User(row.user_id, row.created_s, learning, row.consent, row.epoch, row.num_turns, row.num_updates)
+    reserved = row.external_hash is None
+    return User(row.user_id, row.created_s, learning, row.consent, row.epoch, row.num_turns, row.num_updates, reserved)

@@ -81,6 +81,7 @@ class ServiceSettings:
         max_import_bytes: largest zip file, and largest file in it, that an import reads; a folder may be larger.
         review_every: versions of a user after which his newest one is judged by what it says, while nothing else is to
             be done; 0 never judges.
+        population: who has no version yet is served with the population adapter, and begins to learn from it.
     """
 
     learning: Learning = "on"
@@ -92,6 +93,7 @@ class ServiceSettings:
     max_requests_per_user: int = 16
     max_import_bytes: int = 512 * 2**20
     review_every: int = 10
+    population: bool = False
 
     def __post_init__(self):
         if self.learning not in ("on", "ask", "always"):
@@ -101,6 +103,8 @@ class ServiceSettings:
         _range("max_requests_per_user", self.max_requests_per_user, 1, 1_000_000)
         _range("max_import_bytes", self.max_import_bytes, 1024, 2**31 - 1)
         _range("review_every", self.review_every, 0, 1_000_000)
+        if not isinstance(self.population, bool):
+            raise InvalidParameter("population", self.population, "True or False")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +137,10 @@ class Settings:
 def from_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the settings named by PERSONALIZE_* variables, by their lower-case names.
 
-    Known: PERSONALIZE_MODEL, _HOME, _DATABASE_URL, _DEVICE, _LEARNING, _API_KEY, _BASE_URL.
+    Known: PERSONALIZE_MODEL, _HOME, _DATABASE_URL, _DEVICE, _LEARNING, _POPULATION, _API_KEY, _BASE_URL.
     """
     environ = os.environ if environ is None else environ
-    known = ("model", "home", "database_url", "device", "learning", "api_key", "base_url")
+    known = ("model", "home", "database_url", "device", "learning", "population", "api_key", "base_url")
     return {name: environ[key] for name in known if (key := f"PERSONALIZE_{name.upper()}") in environ}
 
 

@@ -211,11 +211,13 @@ class Lesson:
         experience: the new turn.
         memory: the turns that ``state`` names and that still exist (others are silently left out of the recipe).
         state: what the recipe remembered with the parent version.
+        moments: the file of the optimizer's moments after the parent version, where it is not in the version's folder.
     """
 
     experience: Experience
     memory: tuple[Experience, ...] = ()
     state: LearningState = LearningState()
+    moments: str | None = None
 
 
 class Outcome(StrEnum):
@@ -444,9 +446,11 @@ class Reply:
         finish_reason: why it ended.
         request_id: names the chat request; its final learning outcome is kept under it.
         turn_id: the recorded turn; None where nothing is recorded (no user, temporary).
-        adapter_version: number of the version that served it; None for the base model.
+        adapter_version: number of the user's version that served it; None for the base model, and where the
+            population adapter served.
         outcome: what became of this request's last user message as a follow-up; ``queued`` may still change.
         usage: token counts.
+        population_version: number of the population adapter's version, where that served it.
     """
 
     text: str
@@ -456,6 +460,7 @@ class Reply:
     adapter_version: int | None
     outcome: Outcome
     usage: Usage
+    population_version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -465,6 +470,7 @@ class ReplyStart:
     request_id: str
     adapter_version: int | None
     outcome: Outcome
+    population_version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -545,14 +551,43 @@ class UpdateInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class PopulationUse:
+    """How one version of the population adapter concerns a person.
+
+    Attributes:
+        number: of the version.
+        name: of the version.
+        sources: SHA-256 of the logs that it was made from.
+        in_sources: those of them that hold conversations of the person.
+        num_conversations: of the person, in those.
+        num_lessons: follow-ups of the person that moved the adapter.
+        in_line: the person's own versions began with it.
+    """
+
+    number: int
+    name: str
+    sources: tuple[str, ...]
+    in_sources: tuple[str, ...]
+    num_conversations: int
+    num_lessons: int
+    in_line: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ForgetReceipt:
-    """What ``forget`` removed: counts only."""
+    """What ``forget`` removed, as counts, and what it cannot undo.
+
+    Attributes:
+        population: versions of the population adapter that the user is part of, or that the user's versions began
+            with; to be built anew from logs without the user.
+    """
 
     num_turns: int
     num_versions: int
     num_updates: int
     num_bytes: int
     finished_s: float
+    population: tuple[PopulationUse, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -578,7 +613,7 @@ class Explanation:
 
     Attributes:
         version: number that the update made.
-        parent: number that it began from; None for the base model.
+        parent: the user's number that it began from; None for the base model or the population adapter.
         question: the last user message before the reply.
         follow_up: what the user wrote after the reply.
         told: follow-ups that the teacher was told, oldest first, as far as they still exist.
@@ -621,6 +656,34 @@ class LoggedLesson:
     update_id: str | None = None
 
 
+UndoStatus = Literal["exact", "recomputed", "planned"]
+
+
+@dataclass(frozen=True, slots=True)
+class UndoReport:
+    """What taking back one turn came to.
+
+    Attributes:
+        status: ``exact``: a kept version that has learnt from just the other turns is the head again, bit for bit.
+            ``recomputed``: the later turns were learnt once more, so the result is not the adapter that would have
+            been. ``planned``: a dry run; nothing was changed.
+        replaced: number of the head that had learnt from the turn.
+        start: number of the newest version that has learnt nothing but what stays; None is the beginning.
+        version: number of the new head; None where the beginning serves again, and in a dry run.
+        num_turns: later turns that were, or would be, learnt once more; 0 where the undo is exact.
+        outcomes: how many of them came to which outcome.
+    """
+
+    user_id: str
+    turn_id: str
+    status: UndoStatus
+    replaced: int
+    start: int | None = None
+    version: int | None = None
+    num_turns: int = 0
+    outcomes: Mapping[str, int] = field(default_factory=dict)
+
+
 RebaseStatus = Literal[
     "rebuilt", "planned", "current", "no_adapter", "refused", "imported", "no_turns", "nothing_learnt"
 ]
@@ -650,3 +713,75 @@ class RebaseReport:
     num_turns: int = 0
     num_lost: int = 0
     outcomes: Mapping[str, int] = field(default_factory=dict)
+
+
+# --- the population adapter ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LogSource:
+    """One log that a population adapter was made from.
+
+    Attributes:
+        digest: SHA-256 of the file, hex; its path is not kept.
+        num_broken: lines that no conversation could be read from, or whose conversation this model cannot be shown.
+        num_conversations: those that were used.
+        num_people: who held them.
+        num_lessons: follow-ups that moved the adapter.
+    """
+
+    digest: str
+    num_bytes: int
+    num_lines: int
+    num_broken: int
+    num_conversations: int
+    num_people: int
+    num_lessons: int
+
+
+@dataclass(frozen=True, slots=True)
+class PopulationInfo:
+    """One version of the population adapter: the manifest of what it was made from.
+
+    Attributes:
+        name: of the version.
+        num_people: people whose conversations were used.
+        num_forgotten: those of them who were forgotten since.
+        is_head: it serves who has not begun, where the setting ``population`` is on.
+        kept: its weights still exist.
+    """
+
+    number: int
+    name: str
+    base_digest: str
+    created_s: float
+    sources: tuple[LogSource, ...]
+    num_people: int
+    num_forgotten: int
+    is_head: bool
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PopulationReport:
+    """What building the population adapter from logs came to.
+
+    Attributes:
+        version: number of the new version; None in a dry run, where nothing was learnt, and after a breach.
+        sources: one per log, in their order.
+        first_broken: the first few broken lines, as ``<place of the log> line <number>: <reason>``.
+        num_people: people whose conversations were used.
+        num_anonymous: conversations that name nobody.
+        num_left_out: conversations of those who were to be left out.
+        outcomes: how many follow-ups came to which outcome; in a dry run ``queued`` counts what would be learnt from.
+        breach: why the review of what it says kept it from being published.
+    """
+
+    version: int | None
+    sources: tuple[LogSource, ...]
+    first_broken: tuple[str, ...]
+    num_people: int
+    num_anonymous: int
+    num_left_out: int
+    outcomes: Mapping[str, int]
+    breach: str | None = None

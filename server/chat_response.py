@@ -10,6 +10,7 @@ from typing import Any
 
 from personalize.types import Reply, ReplyStart, Usage
 
+POPULATION = "population-"
 FINISH = {"stop": "stop", "length": "length", "cancel": "length"}  # OpenAI has no word for a cut reply
 
 
@@ -18,9 +19,18 @@ def fingerprint(base: str, version: int | None) -> str:
     return f"{base}@base" if version is None else f"{base}@v{version}"
 
 
+def _fingerprint(base: str, answer: Reply | ReplyStart) -> str:
+    """The same for an answer; ``<base>@population-<number>`` where the population adapter gave it."""
+    if answer.population_version is not None:
+        return f"{base}@{POPULATION}{answer.population_version}"
+    return fingerprint(base, answer.adapter_version)
+
+
 def answer_headers(start: Reply | ReplyStart) -> dict[str, str]:
     """What a client can read without parsing the body."""
     version = "base" if start.adapter_version is None else str(start.adapter_version)
+    if start.population_version is not None:
+        version = f"{POPULATION}{start.population_version}"
     return {"x-request-id": start.request_id, "x-adapter-version": version, "x-learning": str(start.outcome)}
 
 
@@ -36,7 +46,7 @@ def completion(replies: Sequence[Reply], *, model: str, base: str) -> dict[str, 
         "object": "chat.completion",
         "created": int(time.time()),
         "model": model,
-        "system_fingerprint": fingerprint(base, first.adapter_version),
+        "system_fingerprint": _fingerprint(base, first),
         "choices": [_choice(index, reply) for index, reply in enumerate(replies)],
         "usage": usage_object(replies),
         "personalization": extension(first),
@@ -59,6 +69,7 @@ def extension(reply: Reply) -> dict[str, Any]:
         "outcome": str(reply.outcome),
         "request_id": reply.request_id,
         "adapter_version": reply.adapter_version,
+        "population_version": reply.population_version,
         "turn_id": reply.turn_id,
         "prompt_tokens": reply.usage.prompt_tokens,
         "completion_tokens": reply.usage.completion_tokens,
@@ -84,7 +95,7 @@ class ChunkWriter:
             "object": "chat.completion.chunk",
             "created": int(time.time()),
             "model": model,
-            "system_fingerprint": fingerprint(base, start.adapter_version),
+            "system_fingerprint": _fingerprint(base, start),
         }
         self.include_usage = include_usage
         if include_usage:

@@ -40,9 +40,13 @@ def serve(
     max_requests_per_user: Annotated[
         int | None, typer.Option(help="replies that one user may have waiting and running; default 16")
     ] = None,
+    population: Annotated[
+        bool | None,
+        typer.Option("--population/--no-population", help="serve who has no version yet with the population adapter"),
+    ] = None,
 ) -> None:
     """Serve an OpenAI-compatible API; SIGTERM answers what has been accepted, then ends."""
-    service = {"learning": learning, "max_requests_per_user": max_requests_per_user}
+    service = {"learning": learning, "max_requests_per_user": max_requests_per_user, "population": population}
     chosen = _settings(home, model, device, backend, service, database_url)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
     for name in ("server", "personalize", "uvicorn"):

@@ -17,6 +17,7 @@ def test_what_is_promised_without_any_setting():
     made = Settings()
     assert (made.model, made.backend, made.device) == ("pocket", "local", "auto")
     assert (made.service.learning, made.service.max_queued_updates) == ("on", 8)
+    assert made.service.population is False
     assert (made.lora.r, made.lora.target_modules) == (8, "all-linear")
 
 
@@ -33,6 +34,7 @@ def test_the_index_lies_in_home_unless_a_database_is_named():
         (lambda: ServiceSettings(learning="off"), "learning = 'off'"),  # type: ignore[arg-type]
         (lambda: ServiceSettings(max_choices=0), "max_choices = 0"),
         (lambda: ServiceSettings(max_tokens=True), "max_tokens = True"),
+        (lambda: ServiceSettings(population="on"), "population = 'on'"),  # type: ignore[arg-type]
         (lambda: LoraSettings(r=0), "r = 0"),
         (lambda: LoraSettings(lora_alpha=5000), "lora_alpha = 5000"),
         (lambda: EngineSettings(max_num_seqs=0), "max_num_seqs = 0"),

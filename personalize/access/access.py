@@ -114,7 +114,8 @@ class Access:
             return None
         if not isinstance(user, UserId):
             return self._store.ensure_user(user).user_id
-        if self._store.get_user(user) is None:
+        found = self._store.get_user(user)
+        if found is None or found.reserved:
             raise NotFound("no such user", param="user")
         return user
 

@@ -10,7 +10,20 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from personalize.cli import audit, calibrate, chat, demo, explain, keys, rebase, replay, users, versions
+from personalize.cli import (
+    audit,
+    calibrate,
+    chat,
+    demo,
+    explain,
+    keys,
+    population,
+    rebase,
+    replay,
+    undo,
+    users,
+    versions,
+)
 from personalize.errors import PersonalizeError
 
 GROUP = "personalize.commands"
@@ -45,9 +58,11 @@ def build() -> typer.Typer:
     app.command("audit")(audit.audit)
     app.command("replay")(replay.replay)
     app.command("rebase")(rebase.rebase)
+    app.command("undo")(undo.undo)
     app.add_typer(users.app, name="users")
     app.add_typer(versions.app, name="versions")
     app.add_typer(keys.app, name="keys")
+    app.add_typer(population.app, name="population")
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         _register(app, entry)
     return app

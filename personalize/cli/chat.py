@@ -116,8 +116,14 @@ class Talk:
 def panel(user: str, said: str, answer: str, outcome: str, reply: Reply | None) -> Panel:
     """Return one turn: who said what, the answer, what the message taught, and which version answered."""
     body = Text.assemble((f"{user}: ", "bold cyan"), said, "\n", ("model: ", "bold green"), answer)
-    served = "" if reply is None else f" · served by {_version(reply.adapter_version)}"
+    served = "" if reply is None else f" · served by {_served(reply)}"
     return Panel(body, subtitle=Text(f"{outcome}{served}", style="dim"), subtitle_align="right")
+
+
+def _served(reply: Reply) -> str:
+    if reply.population_version is not None:
+        return f"version {reply.population_version} of the population adapter"
+    return _version(reply.adapter_version)
 
 
 def _version(number: int | None) -> str:

@@ -1,11 +1,13 @@
 """Options that several commands share, and the settings they come to."""
 
+import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 
@@ -48,9 +50,16 @@ def settings(
         if (value := value if value is not None else known.get(name)) is not None:
             chosen[name] = value
     made = Settings(**{**chosen, "home": Path(chosen.get("home", "data"))})
-    if "learning" in known:
-        made = replace(made, service=ServiceSettings(learning=cast(Any, known["learning"])))
-    return made
+    service: dict[str, Any] = {"learning": known["learning"]} if "learning" in known else {}
+    if "population" in known:
+        service["population"] = _switch("population", known["population"])
+    return replace(made, service=ServiceSettings(**service))
+
+
+def _switch(name: str, value: str) -> bool:
+    if value not in ("on", "off"):
+        raise InvalidParameter(name, value, "'on' or 'off'")
+    return value == "on"
 
 
 def existing(chosen: Settings) -> None:
@@ -61,6 +70,16 @@ def existing(chosen: Settings) -> None:
     """
     if not chosen.home.is_dir():
         raise InvalidParameter("home", str(chosen.home), "a folder that a Personalizer has used; see --home")
+
+
+@contextlib.contextmanager
+def place_of(chosen: Settings, dry_run: bool) -> Iterator[Settings]:
+    """Give a dry run without a home an empty one that is gone afterwards."""
+    if not dry_run or chosen.home.is_dir():
+        yield chosen
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield replace(chosen, home=Path(folder))
 
 
 def at_home(command: Callable[..., None]) -> Callable[..., None]:

@@ -51,6 +51,8 @@ def cell(name: str, value: Any) -> str:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
     if name.endswith("digest"):
         return str(value)[:16]
+    if isinstance(value, tuple):
+        return str(len(value))
     if isinstance(value, Mapping):
         return ", ".join(f"{key}={_short(item)}" for key, item in value.items()) or "—"
     return str(value)

@@ -1,10 +1,8 @@
 """``personalize replay``: let recorded conversations teach, as if they had been held here."""
 
-import contextlib
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,9 +10,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from personalize.cli.options import Backend, Device, Home, Json, Model, settings
+from personalize.cli.options import Backend, Device, Home, Json, Model, place_of, settings
 from personalize.cli.printing import print_json
-from personalize.config import Settings
 from personalize.errors import InvalidParameter, InvalidRequest, NotFound, StorageUnavailable
 from personalize.logs import BrokenLine, LoggedConversation, read_log
 from personalize.service import SyncPersonalizer
@@ -169,7 +166,7 @@ def replay(
     """Learn from LOG, user by user, in its order; run again, it goes on where it stopped."""
     if not log.is_file():
         raise InvalidParameter("log", str(log), "a readable file of JSON lines")
-    place = _place(settings(home, model, device, backend), dry_run)
+    place = place_of(settings(home, model, device, backend), dry_run)
     with place as chosen, SyncPersonalizer.open(settings=chosen) as app:
         run = LogRun(app, user=user, limit=limit, dry_run=dry_run)
         _show_progress(run, log)
@@ -177,16 +174,6 @@ def replay(
         print_json(run.tally.to_json())
     else:
         _print(run.tally, dry_run)
-
-
-@contextlib.contextmanager
-def _place(chosen: Settings, dry_run: bool) -> Iterator[Settings]:
-    """Give a dry run without a home an empty one that is gone afterwards."""
-    if not dry_run or chosen.home.is_dir():
-        yield chosen
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        yield replace(chosen, home=Path(folder))
 
 
 def _show_progress(run: LogRun, log: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from personalize.cli.options import Json, User, Yes, on_store
+from personalize.cli.population import print_uses
 from personalize.cli.printing import show, show_one
 from personalize.service import Administration
 
@@ -85,4 +86,7 @@ def forget(store: Administration, user: User, yes: Yes = False, as_json: Json = 
     known = store.user(user)
     if not yes:
         typer.confirm(f"Erase {known.num_turns} turns and all versions of this user for ever?", abort=True)
-    show_one(store.forget(user), as_json=as_json)
+    receipt = store.forget(user)
+    show_one(receipt, as_json=as_json)
+    if not as_json:
+        print_uses(receipt.population)

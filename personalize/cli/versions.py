@@ -45,7 +45,8 @@ def rollback(
 def undo(store: Administration, user: User) -> None:
     """Take back the last update."""
     version = store.undo(user)
-    typer.echo("head is the base model" if version is None else f"head is version {version.number}")
+    none = "no version is the head: the base model serves, or the population adapter where that is on"
+    typer.echo(none if version is None else f"head is version {version.number}")
 
 
 @app.command()

@@ -186,7 +186,8 @@ class HindsightLearner:
         except AdapterError:  # the writer refuses non-finite weights: that is a verdict on the update, not a fault
             pupil.outcome = Outcome.REJECTED_NONFINITE
             return
-        save_moments(out_dir, pupil.optimizer, names(pupil.tensors))
+        if self.recipe.keep_moments:
+            save_moments(out_dir, pupil.optimizer, names(pupil.tensors))
 
     def _report(self, pupil: Pupil) -> UpdateReport:
         assert pupil.outcome is not None

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from personalize.config import LoraSettings
 from personalize.learner.batch import Row
-from personalize.learner.moments import load_moments, new_optimizer
+from personalize.learner.moments import FILE, load_moments, new_optimizer
 from personalize.learner.recipe import Recipe
 from personalize.model.base import BaseModel
 from personalize.model.folder import new_adapter, read_adapter
@@ -25,7 +25,7 @@ class Pupil:
         lesson: what there is to learn from.
         tensors: the weights in training; leaves that require gradients.
         parent: the same weights before the update.
-        optimizer: Adam over ``tensors``, with the parent's moments where it has them.
+        optimizer: Adam over ``tensors``, with the parent's moments where the recipe keeps them.
         block: follow-ups that the teacher is told.
         turns: what is trained, the newest turn first; empty when there is nothing to do.
         outcome: set as soon as it is known.
@@ -68,14 +68,14 @@ class Pupil:
 def open_pupil(
     base: BaseModel, lesson: Lesson, parent: AdapterRef | None, recipe: Recipe, settings: LoraSettings
 ) -> Pupil:
-    """Load the parent's weights and moments, or begin a new adapter; the seed of a new one is its first turn's id."""
+    """Load the parent's weights and kept moments, or begin a new adapter, whose seed is its first turn's id."""
     folder = None if parent is None else Path(parent.path)
     start = new_adapter(base, settings, seed=_seed(lesson)) if folder is None else read_adapter(folder, base)
     start = start.copy(device=base.device)
     tensors = start.copy(device=base.device, requires_grad=True)
     optimizer = new_optimizer(list(tensors.parameters()), recipe)
-    if folder is not None:
-        load_moments(folder, optimizer, names(tensors))
+    if folder is not None and recipe.keep_moments:
+        load_moments(folder / FILE if lesson.moments is None else Path(lesson.moments), optimizer, names(tensors))
     return Pupil(lesson, tensors, start, optimizer)
 
 

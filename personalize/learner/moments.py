@@ -1,4 +1,4 @@
-"""Adam and its moments: they live beside a version, so the next step continues as if the process had never ended."""
+"""Adam and its moments. A recipe may keep them beside a version: the next update then continues where it ended."""
 
 from pathlib import Path
 
@@ -26,9 +26,8 @@ def save_moments(folder: Path, optimizer: torch.optim.Adam, names: list[str]) ->
     save_file(tensors, folder / FILE)
 
 
-def load_moments(folder: Path, optimizer: torch.optim.Adam, names: list[str]) -> bool:
-    """Restore what ``save_moments`` wrote; False, and nothing changed, where there is nothing that fits."""
-    path = folder / FILE
+def load_moments(path: Path, optimizer: torch.optim.Adam, names: list[str]) -> bool:
+    """Restore the file that ``save_moments`` wrote; False, and nothing changed, where there is nothing that fits."""
     if not path.is_file():
         return False
     tensors = load_file(path)

@@ -42,6 +42,7 @@ class Recipe:
         enough_nats: a user's steps end, and may never begin, once no trained reply is further from the teacher than
             this, in nats per reply; 0 always takes all steps.
         lr, beta1, beta2, eps: Adam's.
+        keep_moments: store Adam's moments beside every version and begin with the parent's, not with none.
         max_grad_norm: per-user clip of the gradient's norm.
         max_delta_norm: largest Frobenius norm of the change of scaling·B·A over all modules in one update; absolute,
             because a new adapter is zero and anything is infinitely much of it.
@@ -80,6 +81,7 @@ class Recipe:
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
+    keep_moments: bool = False
     max_grad_norm: float = 1.0
     max_delta_norm: float = 50.0
     max_reply_kl: float = 200.0

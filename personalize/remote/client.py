@@ -23,6 +23,7 @@ from personalize.types import (
     Reply,
     ReplyChunk,
     SamplingParams,
+    UndoReport,
     UpdateInfo,
     UserId,
     UserInfo,
@@ -129,6 +130,12 @@ class RemotePersonalizer:
         """Take back the last update; None when that leads to the base model."""
         body = await self._post(user, "undo")
         return values.version_info(body["version"]) if body["version"] is not None else None
+
+    async def undo_turn(self, user: str, turn: str, *, dry_run: bool = False) -> UndoReport:
+        """Take back what one turn taught; see ``Personalizer.undo_turn``. Many later turns need a longer timeout."""
+        asked = {"dry_run": "true"} if dry_run else {}
+        path = _user(user, f"/updates/{_segment('turn', turn)}/undo", **asked)
+        return values.undo_report(await self._connection.send("POST", path))
 
     async def pin(self, user: str, number: int, pinned: bool = True) -> VersionInfo:
         """Keep a version for ever, or no longer."""

@@ -77,6 +77,7 @@ class SyncRemotePersonalizer:
     versions = _blocking(RemotePersonalizer.versions)
     rollback = _blocking(RemotePersonalizer.rollback)
     undo = _blocking(RemotePersonalizer.undo)
+    undo_turn = _blocking(RemotePersonalizer.undo_turn)
     reset = _blocking(RemotePersonalizer.reset)
     pin = _blocking(RemotePersonalizer.pin)
     export = _blocking(RemotePersonalizer.export)

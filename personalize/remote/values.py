@@ -12,10 +12,12 @@ from personalize.types import (
     Message,
     Norms,
     Outcome,
+    PopulationUse,
     Probe,
     Reply,
     ReplyStart,
     TokenSignal,
+    UndoReport,
     UpdateEffect,
     UpdateInfo,
     Usage,
@@ -71,14 +73,17 @@ def reply(extension: Mapping[str, Any], text: str, finish_reason: str) -> Reply:
         adapter_version=extension["adapter_version"],
         outcome=Outcome(extension["outcome"]),
         usage=Usage(extension["prompt_tokens"], extension["completion_tokens"]),
+        population_version=extension.get("population_version"),
     )
 
 
 def start(headers: Mapping[str, str]) -> ReplyStart:
     """What the headers of a streamed answer say before its first token."""
     version = headers["x-adapter-version"]
-    number = None if version == "base" else int(version)
-    return ReplyStart(headers["x-request-id"], number, Outcome(headers["x-learning"]))
+    _, of_population, population = version.partition("population-")
+    number = None if version == "base" or of_population else int(version)
+    outcome = Outcome(headers["x-learning"])
+    return ReplyStart(headers["x-request-id"], number, outcome, int(population) if of_population else None)
 
 
 def user_info(body: Mapping[str, Any]) -> UserInfo:
@@ -112,8 +117,20 @@ def explanation(body: Mapping[str, Any]) -> Explanation:
     return Explanation(**fields)
 
 
+def undo_report(body: Mapping[str, Any]) -> UndoReport:
+    return UndoReport(**_known(UndoReport, body))
+
+
 def receipt(body: Mapping[str, Any]) -> ForgetReceipt:
-    return ForgetReceipt(**_known(ForgetReceipt, body))
+    fields = _known(ForgetReceipt, body)
+    fields["population"] = tuple(_use(use) for use in body.get("population", ()))
+    return ForgetReceipt(**fields)
+
+
+def _use(body: Mapping[str, Any]) -> PopulationUse:
+    fields = _known(PopulationUse, body)
+    fields |= {name: tuple(body[name]) for name in ("sources", "in_sources")}
+    return PopulationUse(**fields)
 
 
 def _known(cls: type, body: Mapping[str, Any]) -> dict[str, Any]:

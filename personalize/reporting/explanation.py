@@ -42,7 +42,11 @@ def scale_of(tokens: Iterable[TokenSignal]) -> float:
 
 
 def parent_name(explanation: Explanation) -> str:
-    return "the base model" if explanation.parent is None else f"version {explanation.parent}"
+    """Return what the version began with; its metrics say where that was the population adapter."""
+    if explanation.parent is not None:
+        return f"version {explanation.parent}"
+    began_with = explanation.metrics.get("population")
+    return "the base model" if began_with is None else f"version {began_with:.0f} of the population adapter"
 
 
 def signed(value: float | None) -> str:

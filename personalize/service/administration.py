@@ -10,6 +10,7 @@ from adapters_store import Store
 from personalize.config import Settings
 from personalize.errors import Conflict, NotFound
 from personalize.service.people import Base, People, check_limit
+from personalize.service.population import Population
 from personalize.types import VersionInfo
 from personalize.updates.storage import base_name, open_store, translated
 
@@ -72,6 +73,11 @@ class Administration(People):
         if self._base.modules is None:
             raise NotFound("the layers of this base are not known here; open the model once", param="model")
         return super().import_(user, source)
+
+    @property
+    def population(self) -> Population:
+        """The population adapter's manifests, and their removal."""
+        return Population(self._store)
 
     def prune(self) -> Pruned:
         """Remove what retention no longer keeps, and orphan files; a serving process does it by itself."""

@@ -38,6 +38,16 @@ class Admitted:
     parent_turn_id: str | None = None
     follow_up: str | None = None
 
+    @property
+    def version(self) -> int | None:
+        """Number of the user's own version that answers."""
+        return self.adapter.number if self.adapter and self.user and self.adapter.user_id == self.user.user_id else None
+
+    @property
+    def population_version(self) -> int | None:
+        """Number of the population adapter's version, where that answers."""
+        return self.adapter.number if self.adapter and self.version is None else None
+
     def choices(self) -> list[GenerateRequest]:
         """Return one request to the engine per choice; a seed is counted up, else all would be one text."""
         sampling, seed = self.request.sampling, self.request.sampling.seed

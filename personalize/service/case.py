@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from adapters_store import Store
 from adapters_store import errors as stored
-from adapters_store.types import Update, Version
+from adapters_store.types import BEGAN_WITH, Update, Version
 from personalize.errors import AdapterMismatch, Conflict, Gone, InvalidParameter, NotFound
 from personalize.types import Experience, ExplainRequest, LearningState, Outcome
 from personalize.updates.lessons import experience
@@ -24,7 +24,7 @@ class Case:
     Attributes:
         request: turn, block and versions, as a learner takes them.
         version: the number that the update made.
-        parent: the number that it began from; None for the base model.
+        parent: the user's number that it began from; None for the base model or the population adapter.
         told: follow-ups that the teacher was told, oldest first, as far as they still exist.
         num_told_gone: follow-ups that it was told and that no longer exist.
     """
@@ -58,8 +58,7 @@ def find_case(store: Store, base_digest: str, user_id: str, asked: str) -> Case:
         version = _version(store, user_id, update.version, "the version that the update made")
         if version.base_digest != base_digest:
             raise AdapterMismatch(f"version {version.number} was made for another base model", param="update")
-        parent = None if version.parent is None else _version(store, user_id, version.parent, "the parent version")
-        return _case(store, update, version, parent)
+        return _case(store, update, version, _beginning(store, version))
 
 
 def _case(store: Store, update: Update, version: Version, parent: Version | None) -> Case:
@@ -86,24 +85,36 @@ def _update(store: Store, user_id: str, asked: str) -> Update:
     if asked == LATEST:
         found = store.updates(user_id, 1, outcome=Outcome.APPLIED.value)
     else:
-        found = _by_id(store, user_id, asked) or store.updates(user_id, 1, turn_id=asked)
+        found = [update] if (update := named(store, user_id, asked)) else []
     if not found:
         raise NotFound("no update of this user has been applied yet" if asked == LATEST else "no such update")
     return found[0]
 
 
-def _by_id(store: Store, user_id: str, update_id: str) -> list[Update]:
-    """Return the update of that id; nothing where it is somebody else's."""
+def named(store: Store, user_id: str, asked: str) -> Update | None:
+    """Return the user's update of that id, or about the turn of that id; None where there is none."""
     try:
-        update = store.update(update_id)
+        update = store.update(asked)
     except stored.NotFound:
-        return []
-    return [update] if update.user_id == user_id else []
+        update = None
+    if update is not None and update.user_id == user_id:
+        return update
+    return next(iter(store.updates(user_id, 1, turn_id=asked)), None)
 
 
 def _version(store: Store, user_id: str, number: int, what: str) -> Version:
     with _still(f"{what}, number {number},"):
         return store.version(user_id, number)
+
+
+def _beginning(store: Store, version: Version) -> Version | None:
+    """Return the version whose weights it began with: the parent, or the population adapter's; None for the base."""
+    if version.parent is not None:
+        return _version(store, version.user_id, version.parent, "the parent version")
+    if (number := version.metrics.get(BEGAN_WITH)) is None:
+        return None
+    with _still(f"the population adapter's version {int(number)}, with which it began,"):
+        return store.population_version(int(number))
 
 
 def _turn(store: Store, user_id: str, turn_id: str) -> Experience | None:

@@ -105,8 +105,8 @@ class Exchange:
             await self._leave(refused)
 
     def _start(self) -> ReplyStart:
-        adapter = self.admitted.adapter
-        return ReplyStart(self.admitted.request_id, adapter.number if adapter else None, self.admitted.outcome)
+        one = self.admitted
+        return ReplyStart(one.request_id, one.version, one.outcome, one.population_version)
 
     def _accept(self) -> asyncio.Task[Verdict]:
         """The first token, or the end without one: now, and only now, the request gets its outcome."""
@@ -127,15 +127,15 @@ class Exchange:
         verdict = await self._accept()
         shown = draft.text
         turn_id = await asyncio.to_thread(self._ledger.record, self.admitted, completion, shown, verdict)
-        adapter = self.admitted.adapter
         return Reply(
             text=shown,
             finish_reason=completion.finish_reason,
             request_id=self.admitted.request_id,
             turn_id=turn_id,
-            adapter_version=adapter.number if adapter else None,
+            adapter_version=self.admitted.version,
             outcome=verdict.outcome,
             usage=Usage(len(self.admitted.prompt_ids), len(draft.token_ids)),
+            population_version=self.admitted.population_version,
         )
 
     async def _leave(self, refused: bool) -> None:

@@ -9,10 +9,11 @@ from dataclasses import replace
 from adapters_store import Store
 from personalize.backends import Opened, PromptRenderer
 from personalize.config import ServiceSettings
-from personalize.errors import Cancelled, InvalidParameter, NotFound, Overloaded
+from personalize.errors import InvalidParameter, NotFound, Overloaded
 from personalize.rendering.messages import parse_messages
 from personalize.rendering.text_stream import TextStream
 from personalize.service.case import Case, find_case
+from personalize.service.tasks import Tasks
 from personalize.service.validation import capped
 from personalize.types import (
     AdapterRef,
@@ -30,6 +31,9 @@ MAX_PENDING = 8
 class Explainer:
     """Explains updates, one at a time: each is a few passes and a few replies that nobody is waiting for.
 
+    Attributes:
+        tasks: explanations that are being made, or wait for it.
+
     Args:
         forgotten: ids of users of whom nothing may reach the engine any more; grows while it is in use.
     """
@@ -40,39 +44,16 @@ class Explainer:
         self._settings = settings
         self._forgotten = forgotten
         self._one = asyncio.Lock()
-        self._pending: dict[asyncio.Task[Explanation], str] = {}
-        self._stopped: dict[asyncio.Task[Explanation], str] = {}
+        self.tasks = Tasks()
 
     async def explain(self, user_id: str, asked: str, probe: str | None) -> Explanation:
         """Return what the user's update did; see ``Personalizer.explain``."""
         prompt = self._prompt(probe)
-        if len(self._pending) >= MAX_PENDING:
+        if len(self.tasks) >= MAX_PENDING:
             raise Overloaded(f"{MAX_PENDING} explanations are being made; allowed: no more at a time")
         if user_id in self._forgotten:
             raise NotFound("no such user", param="user")
-        work = asyncio.create_task(self._explain(user_id, asked, prompt))
-        self._pending[work] = user_id
-        try:
-            return await work
-        except asyncio.CancelledError:
-            if (why := self._stopped.get(work)) is not None:
-                raise Cancelled(why) from None
-            raise
-        finally:
-            del self._pending[work]
-            self._stopped.pop(work, None)
-
-    def users(self) -> set[str]:
-        """Return the ids of the users whose updates are being explained, or wait for it."""
-        return set(self._pending.values())
-
-    async def stop(self, why: str, user_id: str | None = None) -> None:
-        """End explanations, of one user or all, with ``Cancelled``; the engine has let go of them afterwards."""
-        works = [work for work, whose in self._pending.items() if user_id in (None, whose) and not work.done()]
-        for work in works:
-            self._stopped[work] = why
-            work.cancel()
-        await asyncio.gather(*works, return_exceptions=True)
+        return await self.tasks.run(user_id, self._explain(user_id, asked, prompt))
 
     async def _explain(self, user_id: str, asked: str, prompt: Message | None) -> Explanation:
         async with self._one:

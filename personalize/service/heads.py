@@ -15,24 +15,34 @@ class Heads:
     read, so a publish, rollback or reset of any process is seen by the next request. The design lets the holder of
     the learning lease skip that check; it is made always, because another process may roll back, and it costs one
     small read in a trip to the store that the request makes anyhow.
+
+    Args:
+        population: who has never had a head is served with the population adapter's.
     """
 
-    def __init__(self, store: Store, base_digest: str):
+    def __init__(self, store: Store, base_digest: str, population: bool = False):
         self._store = store
         self._base_digest = base_digest
+        self._population = population
         self._lock = threading.Lock()
         self._counter = -1
         self._versions: dict[str, Version | None] = {}
 
     def current(self, user_id: str) -> Version | None:
-        """Return the user's head, None for the base model."""
+        """Return the user's head, or what serves instead; None for the base model."""
         counter = self._store.change_counter()
         with self._lock:
             if counter == self._counter and user_id in self._versions:
                 return self._versions[user_id]
         version = self._store.head(user_id, self._base_digest)
+        if version is None and self._population:
+            version = self._store.population_for(user_id, self._base_digest)
         self._keep(counter, user_id, version)
         return version
+
+    def of_newcomers(self) -> Version | None:
+        """Return what serves who is seen for the first time; None for the base model."""
+        return self._store.population_head(self._base_digest) if self._population else None
 
     def _keep(self, counter: int, user_id: str, version: Version | None) -> None:
         with self._lock:

@@ -130,7 +130,7 @@ class Ledger:
             completion_mask=completion.mask,
             reply_text=shown,
             finish_reason=completion.finish_reason,
-            adapter_number=admitted.adapter.number if admitted.adapter else None,
+            adapter_number=admitted.version,
             base_digest=self._base_digest,
             prompt_key=prompt_key(key, messages) if found else None,
             prefix_key=prefix_key(key, (*messages, Message("assistant", shown))) if found else None,

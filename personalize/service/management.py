@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from personalize.service.people import People
-from personalize.types import UpdateInfo, UserId, UserInfo, VersionInfo
+from personalize.service.population import Population
+from personalize.types import PopulationInfo, PopulationUse, UpdateInfo, UserId, UserInfo, VersionInfo
 
 
 class Management:
@@ -17,8 +18,9 @@ class Management:
         StorageUnavailable: the store cannot be read or, where something is changed, written.
     """
 
-    def __init__(self, people: People):
+    def __init__(self, people: People, population: Population):
         self._people = people
+        self._population = population
 
     # --- learning ----------------------------------------------------------------------------------------------------
 
@@ -65,7 +67,7 @@ class Management:
         return await asyncio.to_thread(self._people.rollback, user, number)
 
     async def undo(self, user: str) -> VersionInfo | None:
-        """Go back to the head's parent and return it; None is the base."""
+        """Go back to the head's parent and return it; None: the base, or the population adapter that it began with."""
         return await asyncio.to_thread(self._people.undo, user)
 
     async def reset(self, user: str) -> None:
@@ -100,3 +102,13 @@ class Management:
             yield folder
         finally:
             await asyncio.to_thread(self._people.discard, folder)
+
+    # --- the population adapter --------------------------------------------------------------------------------------
+
+    async def population(self) -> tuple[PopulationInfo, ...]:
+        """Return the manifests of all versions of the population adapter, the newest first."""
+        return await asyncio.to_thread(self._population.versions)
+
+    async def population_uses(self, user: str) -> tuple[PopulationUse, ...]:
+        """Return the versions of the population adapter that a person is part of; the person need not be a user."""
+        return await asyncio.to_thread(self._population.uses, user)

@@ -7,6 +7,7 @@ from pathlib import Path
 from adapters_store import Store
 from adapters_store.types import Update, User, Version
 from personalize.errors import InvalidParameter, NotFound
+from personalize.service.population import as_receipt
 from personalize.service.validation import check_user
 from personalize.types import ForgetReceipt, Outcome, UpdateInfo, UserId, UserInfo, VersionInfo
 from personalize.updates.storage import translated
@@ -17,8 +18,9 @@ CONSENT_TEXT = "default"
 
 
 def find_user(store: Store, name: str) -> User | None:
-    """Return the user that an external id, or a ``UserId``, names."""
-    return store.get_user(name) if isinstance(name, UserId) else store.find_user(name)
+    """Return the user that an external id, or a ``UserId``, names; nobody reaches the population adapter's owner."""
+    found = store.get_user(name) if isinstance(name, UserId) else store.find_user(name)
+    return None if found is None or found.reserved else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,9 +213,7 @@ class People:
         user_id = self.user_id(user)
         with translated():
             receipt = self._store.forget(user_id)
-        return ForgetReceipt(
-            receipt.num_turns, receipt.num_versions, receipt.num_updates, receipt.num_bytes, receipt.finished_s
-        )
+        return as_receipt(receipt)
 
     def _seen(self, user: str) -> str:
         """The random id; a new external id becomes a user."""

@@ -20,8 +20,12 @@ from personalize.service.ledger import Ledger
 from personalize.service.management import Management
 from personalize.service.opening import Opening
 from personalize.service.people import Base, People, find_user
+from personalize.service.population import Population
+from personalize.service.population_build import PopulationBuild, Progress
 from personalize.service.rebase import Rebase
 from personalize.service.recordings import Recordings
+from personalize.service.tasks import Tasks
+from personalize.service.undo import Undo
 from personalize.service.validation import Said, conversation_of
 from personalize.types import (
     AdapterRef,
@@ -31,10 +35,12 @@ from personalize.types import (
     LoggedLesson,
     Message,
     Outcome,
+    PopulationReport,
     RebaseReport,
     Reply,
     ReplyChunk,
     SamplingParams,
+    UndoReport,
     UserId,
 )
 from personalize.updates.batch import School
@@ -60,18 +66,23 @@ class Personalizer(Management):
         self.settings = settings or Settings()
         service: ServiceSettings = self.settings.service
         base = Base(opened.base_digest, opened.modules, self.settings.engine.max_lora_rank)
-        super().__init__(People(store, base, service.max_import_bytes))
+        super().__init__(People(store, base, service.max_import_bytes), Population(store))
         self._store = store
         self._opened = opened
-        self._heads = Heads(store, opened.base_digest)
+        self._heads = Heads(store, opened.base_digest, service.population)
         self._admission = Admission(store, opened, self._heads, service)
         self._ledger = Ledger(store, opened.base_digest, service.max_queued_updates)
         self._forgotten: set[str] = set()
-        school = School(store, opened.trainer, opened.base_digest, service.learning, self._forgotten, opened.renderer)
+        school = School(
+            store, opened.trainer, opened.base_digest, service.learning, self._forgotten, opened.renderer,
+            service.population,
+        )  # fmt: skip
         self._explainer = Explainer(store, opened, service, self._forgotten)
         self._consumer = Consumer(school, max_batch=opened.max_batch, review_every=service.review_every)
         self._recordings = Recordings(store, opened, service.learning, self._consumer.wake)
         self._rebase = Rebase(store, opened, service.learning)
+        self._builds = Tasks()
+        self._undo = Undo(store, opened, service.learning, self._consumer, self._forgotten)
         self._threads = ThreadPoolExecutor(NUM_ADMITTING, "admission")
         self._background: set[asyncio.Task[Any]] = set()
         self._running: set[Exchange] = set()
@@ -140,7 +151,7 @@ class Personalizer(Management):
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
         await self._cut(list(self._running), "the service is closing")
-        await self._explainer.stop("the service is closing")
+        await self._stop("the service is closing")
         while self._background:
             await asyncio.gather(*self._background, return_exceptions=True)
         await self._opened.inference.aclose()
@@ -290,8 +301,84 @@ class Personalizer(Management):
         user_id = await asyncio.to_thread(self._people.user_id, user)
         return await self._rebase.run(user_id, dry_run)
 
+    async def build_population(
+        self,
+        logs: Sequence[str | Path],
+        *,
+        user: str | None = None,
+        without: Sequence[str] = (),
+        dry_run: bool = False,
+        progress: Progress | None = None,
+    ) -> PopulationReport:
+        """Make the population adapter's next version from logs, and from nothing else; it begins with the base.
+
+        With the setting ``population`` it serves whoever has never had a version, and is what they begin to learn
+        from. It appears with its manifest when all logs were read, or not at all. What may not be learnt from a user
+        of this store is not learnt from the user's conversations in a log either.
+
+        Args:
+            logs: files of JSON lines, as ``personalize replay`` reads them; at most 64, each once.
+            user: whose the conversations are that name nobody; without it they are left out.
+            without: people whose conversations are left out.
+            dry_run: say what would be learnt from, and change nothing.
+            progress: told (bytes read, follow-ups learnt) after every line, on the event loop.
+
+        Raises:
+            InvalidRequest: a log cannot be read.
+            Conflict: a log changed, somebody in it was forgotten, or another build ended first; nothing was published.
+            StorageUnavailable: the version cannot be written, or learning is paused.
+            Cancelled: the service closes.
+        """
+        self._check_open()
+        build = PopulationBuild(
+            self._store, self._opened, self.settings.service,
+            user=user, without=without, dry_run=dry_run, progress=progress,
+        )  # fmt: skip
+        return await self._builds.run("", build.run([Path(log) for log in logs]))
+
+    async def remove_population(self, *numbers: int) -> int:
+        """Delete versions of the population adapter, weights and all, without a number every one; return how many.
+
+        The manifests stay, and so do users' own versions that began with one.
+
+        Raises:
+            NotFound: there is no such version (any more); nothing was deleted.
+        """
+        gone = await asyncio.to_thread(self._population.remove, *numbers)
+        for version in gone:
+            await self._opened.inference.unload_adapter(AdapterRef(version.name, ""))
+        return len(gone)
+
+    async def undo_turn(self, user: str, turn: str, *, dry_run: bool = False) -> UndoReport:
+        """Take back what the follow-up to one turn taught, and keep what was learnt after it.
+
+        Of the last turn it is exact, as ``undo`` is. Of an older one the later turns are learnt once more without it,
+        from the version that its own step began with, under the recipe of now: a re-computation. The report, the new
+        version's ``origin`` and the audit log say so. The user's new follow-ups wait in the queue meanwhile.
+
+        Args:
+            turn: id of the turn, or of the update about it.
+            dry_run: say what would be done, and change nothing.
+
+        Raises:
+            NotFound: no such user, or no such turn of this user.
+            Conflict: the turn has taught nothing (the message says its outcome) or is undone already; nothing may be
+                learnt from the user now; or somebody moved the head meanwhile. Nothing was changed.
+            Gone: retention has removed the text of a later turn, or what the adapter began with.
+            AdapterMismatch: the turn has taught an adapter for another base model.
+            Overloaded: too many turns are being undone at a time.
+            StorageUnavailable: the version cannot be written.
+            Cancelled: the service closes, or the user was forgotten.
+        """
+        self._check_open()
+        user_id = await asyncio.to_thread(self._people.user_id, user)
+        return await self._undo.run(user_id, turn, dry_run)
+
     async def forget(self, user: str) -> ForgetReceipt:
-        """Erase the user: turns, versions, moments, queue, keys, slots. What still streams to the user is cut."""
+        """Erase the user: turns, versions, moments, queue, keys, slots. What still streams to the user is cut.
+
+        The receipt names the population adapters that the user is part of: they are to be built anew without him.
+        """
         user_id = await asyncio.to_thread(self._people.user_id, user)
         self._forgotten.add(user_id)  # from here on nothing of the user is handed to the engine
         loaded = await asyncio.to_thread(self._references, user_id)
@@ -303,11 +390,17 @@ class Personalizer(Management):
         """End what is done for a user who was forgotten, and take his versions out of the engine."""
         self._forgotten.add(user_id)
         await self._cut([one for one in self._running if one.user_id == user_id], "the user was forgotten")
-        await self._explainer.stop("the user was forgotten", user_id)
+        await self._stop("the user was forgotten", user_id)
         await self._consumer.reviewer.stop(user_id)
         await self._consumer.idle(user_id)
         for ref in loaded:
             await self._opened.inference.unload_adapter(ref)
+
+    async def _stop(self, why: str, user_id: str | None = None) -> None:
+        """End what is explained or undone, for one user, or all of it and what is built."""
+        await self._explainer.tasks.stop(why, user_id)
+        await self._undo.tasks.stop(why, user_id)
+        await self._builds.stop(why, user_id)
 
     async def _let_go_loaded(self, user_id: str) -> None:
         await self._let_go(user_id, [ref for ref in self._loaded() if ref.user_id == user_id])
@@ -315,7 +408,7 @@ class Personalizer(Management):
     def _held(self) -> set[str]:
         """Ids of the users for whom something runs, or of whom the engine has a version."""
         running = {one.user_id for one in self._running if one.user_id is not None}
-        looked_at = self._explainer.users() | self._consumer.reviewer.users()
+        looked_at = self._explainer.tasks.users() | self._undo.tasks.users() | self._consumer.reviewer.users()
         return running | looked_at | {ref.user_id for ref in self._loaded()}
 
     def _loaded(self) -> list[AdapterRef]:
@@ -334,7 +427,8 @@ class Personalizer(Management):
         """Return, by user, a digest of what he is served with: the version's name and its logits on fixed prompts.
 
         All users' rows are computed in one mixed batch. For the same users in the same order a digest that stays equal
-        proves that not one bit of that user's logits has changed; whoever has no adapter yet is the base model.
+        proves that not one bit of that user's logits has changed; whoever has no adapter yet is the base model, or the
+        population adapter where that serves.
 
         Raises:
             AdapterError: a version's folder cannot be loaded.
@@ -349,7 +443,10 @@ class Personalizer(Management):
     def _reference(self, user: str) -> AdapterRef | None:
         with translated():
             found = find_user(self._store, user)
-            return None if found is None else reference(self._store, self._heads.current(found.user_id))
+            if found is None and isinstance(user, UserId):
+                return None
+            version = self._heads.of_newcomers() if found is None else self._heads.current(found.user_id)
+            return reference(self._store, version)
 
     async def explain(self, user: str, update: str = "latest", *, probe: str | None = None) -> Explanation:
         """Return what one applied update did: signals per token, drift, norms, and replies before and after.

@@ -102,9 +102,7 @@ class Recordings:
         return plan
 
     def _refused(self, person: User | None) -> Outcome | None:
-        if person is None:
-            return Outcome.SKIPPED_NO_CONSENT if self._learning == "ask" else None
-        if (refused := refusal(person, self._learning)) is not None:
+        if (refused := refusal_of(person, self._learning)) is not None or person is None:
             return refused
         elsewhere = self._store.has_other_heads(person.user_id, self._opened.base_digest)
         return Outcome.SKIPPED_NO_ADAPTER_FOR_BASE if elsewhere else None
@@ -112,16 +110,7 @@ class Recordings:
     def _drafted(self, person: User | None, interaction: Interaction) -> Draft | Outcome:
         if person is not None and self._known(person, interaction):
             return Outcome.SKIPPED_DUPLICATE
-        renderer = self._opened.renderer
-        completion = as_sampled(renderer, interaction.reply)
-        try:
-            prompt_ids = renderer.render(interaction.messages)
-            told = renderer.render(interaction.messages, (interaction.follow_up,))
-        except ContextTooLong:
-            return Outcome.SKIPPED_TOO_LONG
-        if len(told) + len(completion.token_ids) > self._opened.max_model_len:
-            return Outcome.SKIPPED_TOO_LONG
-        return Draft(interaction, prompt_ids, completion)
+        return drafted(self._opened, interaction)
 
     def _known(self, person: User, interaction: Interaction) -> bool:
         """Whether the turn was queued before, from a log or, as far as it is still kept, by a live follow-up."""
@@ -190,3 +179,27 @@ class Recordings:
             outcome=Outcome.QUEUED.value,
             turn_id=turn_id,
         )
+
+
+def refusal_of(person: User | None, learning: Learning) -> Outcome | None:
+    """Return why nothing may be learnt from the person of a log; None for ``person`` is who was never seen here."""
+    if person is None:
+        return Outcome.SKIPPED_NO_CONSENT if learning == "ask" else None
+    return refusal(person, learning)
+
+
+def drafted(opened: Opened, interaction: Interaction) -> Draft | Outcome:
+    """Return the interaction in this model's ids, or why it cannot be learnt from.
+
+    Raises:
+        TemplateError: the model's chat template refuses the messages, or the reply has no visible words in it.
+    """
+    completion = as_sampled(opened.renderer, interaction.reply)
+    try:
+        prompt_ids = opened.renderer.render(interaction.messages)
+        told = opened.renderer.render(interaction.messages, (interaction.follow_up,))
+    except ContextTooLong:
+        return Outcome.SKIPPED_TOO_LONG
+    if len(told) + len(completion.token_ids) > opened.max_model_len:
+        return Outcome.SKIPPED_TOO_LONG
+    return Draft(interaction, prompt_ids, completion)

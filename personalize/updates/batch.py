@@ -9,11 +9,12 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 from adapters_store import Store
 from adapters_store.errors import AdapterInvalid, Erased, HeadMoved, NotFound, StoreError, StoreFull, UpdateClosed
-from adapters_store.types import ClaimedUpdate, Version
+from adapters_store.types import BEGAN_WITH, ClaimedUpdate, Version
 from personalize.config import Learning
 from personalize.rendering.recorded import Reteller
 from personalize.types import AdapterRef, Lesson, Outcome, Review, ReviewRequest, UpdateReport
 from personalize.updates.lessons import LessonBase, build_lesson, refusal
+from personalize.updates.lineage import KEY, lineage_of
 from personalize.updates.storage import reference
 
 MAX_RACES = 3
@@ -42,6 +43,7 @@ class School:
         learning: the operator's setting.
         forgotten: ids of users whose versions must not be handed to the engine any more; grows while it is in use.
         renderer: tells remembered turns of another base anew; None leaves them out.
+        population: who has never had a head begins with the population adapter.
     """
 
     store: Store
@@ -50,17 +52,31 @@ class School:
     learning: Learning
     forgotten: set[str] = field(default_factory=set)
     renderer: Reteller | None = None
+    population: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One update under way: what is learnt, from which parent, into which folder."""
+    """One update under way: what is learnt, from which parent, into which folder.
+
+    Attributes:
+        parent: the head that this one is to follow; None for a user's first version.
+        beginning: whose weights the training begins with: the parent's, or the population adapter's; None for the base.
+    """
 
     update: ClaimedUpdate
     parent: Version | None
+    beginning: Version | None
     lesson: Lesson
     folder: Path
     races: int = 0
+
+    @property
+    def line(self) -> dict[str, float]:
+        """Which version of the population adapter the user's line began with, if any; every version says it anew."""
+        if self.parent is None:
+            return {} if self.beginning is None else {BEGAN_WITH: self.beginning.number}
+        return {BEGAN_WITH: began} if (began := self.parent.metrics.get(BEGAN_WITH)) is not None else {}
 
 
 class Batch:
@@ -132,7 +148,14 @@ class Batch:
         lesson = build_lesson(self._store, claim, parent, base)
         if isinstance(lesson, Outcome):
             return lesson
-        return Job(claim, parent, lesson, self._stage(claim.user_id), races)
+        beginning = parent or self._population(claim)
+        if beginning is not None and (moments := self._store.moments_path(beginning)) is not None:
+            lesson = replace(lesson, moments=str(moments))
+        return Job(claim, parent, beginning, lesson, self._stage(claim.user_id), races)
+
+    def _population(self, claim: ClaimedUpdate) -> Version | None:
+        school = self._school
+        return self._store.population_for(claim.user_id, school.base_digest) if school.population else None
 
     def _stage(self, user_id: str) -> Path:
         self._folders.append(self._store.stage(user_id))
@@ -150,7 +173,7 @@ class Batch:
             await self._conclude(job, report)
 
     async def _reports(self, jobs: list[Job]) -> Sequence[UpdateReport]:
-        parents = [await whole(reference, self._store, job.parent) for job in jobs]
+        parents = [await whole(reference, self._store, job.beginning) for job in jobs]
         lessons, folders = [job.lesson for job in jobs], [job.folder for job in jobs]
         return await self._school.trainer.run_update(lessons, parents, folders)
 
@@ -194,6 +217,7 @@ class Batch:
             await self._discard([job.folder])
 
     async def _publish(self, job: Job, report: UpdateReport) -> None:
+        lineage = await whole(lineage_of, self._store, job.parent)
         version = await whole(
             self._store.publish,
             job.folder,
@@ -202,8 +226,8 @@ class Batch:
             parent=job.parent.number if job.parent else None,
             epoch=job.update.epoch,
             update_id=job.update.update_id,
-            state=report.state.to_json(),
-            metrics=dict(report.metrics),
+            state={**report.state.to_json(), KEY: lineage.to_json()},
+            metrics={**report.metrics, **job.line},
         )
         await self._hand_over(version, report.tensors)
         self._close(job.update, Outcome.APPLIED)

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
 from typing import Any
 
 from adapters_store.errors import LeaseLost
@@ -53,6 +54,7 @@ class Consumer:
         self._poll_s = poll_s
         self._batch: Batch | None = None
         self._users: frozenset[str] | None = frozenset()
+        self._held = Counter[str]()
         self._woken = asyncio.Event()
         self._changed = asyncio.Event()
         self._upkeep_s = float("-inf")
@@ -80,7 +82,8 @@ class Consumer:
 
     async def _pause(self) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._woken.wait(), self._poll_s)
+            async with asyncio.timeout(self._poll_s):  # wait_for can lose a cancellation that comes with the event
+                await self._woken.wait()
 
     async def _guarded_round(self) -> bool:
         """Return whether to go on at once; after a fault it is time for a pause."""
@@ -108,7 +111,11 @@ class Consumer:
     async def _claim_and_run(self) -> bool:
         self._users = None  # for as long as nobody can say whose updates these will be
         claims = await asyncio.to_thread(
-            self._store.claim_updates, self.lease.owner, self._max_batch, self._school.base_digest
+            self._store.claim_updates,
+            self.lease.owner,
+            self._max_batch,
+            self._school.base_digest,
+            tuple(self._held),
         )
         self._users = frozenset(claim.user_id for claim in claims)
         self._notify()
@@ -138,12 +145,25 @@ class Consumer:
             if left_s <= 0:
                 return False
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), left_s)
+                async with asyncio.timeout(left_s):
+                    await changed.wait()
 
     async def idle(self, user_id: str) -> None:
         """Return once this process has let go of everything that an update of the user put down."""
         while self._users is None or user_id in self._users:
             await self._changed.wait()
+
+    @contextlib.asynccontextmanager
+    async def held(self, user_id: str) -> AsyncIterator[None]:
+        """Leave the user's follow-ups in the queue for as long as the block lasts; what is under way ends before it."""
+        self._held[user_id] += 1
+        try:
+            await self.idle(user_id)
+            yield
+        finally:
+            self._held[user_id] -= 1
+            self._held += Counter()  # drops who is held by nobody any more
+            self.wake()
 
     def state(self) -> dict[str, Any]:
         """Return who trains, and how it goes; may be asked from any thread."""

@@ -1,4 +1,4 @@
-"""``/v1/updates``, ``/v1/outcomes`` and explanations: what became of a follow-up, and what it did."""
+"""``/v1/updates``, ``/v1/outcomes``, explanations and undo: what became of a follow-up, what it did, and its end."""
 
 from dataclasses import asdict
 from typing import Any
@@ -6,10 +6,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from personalize.access import Principal
-from personalize.errors import NotFound
+from personalize.errors import InvalidParameter, NotFound
 from personalize.service import Personalizer
 from personalize.types import Outcome, UserId
-from server.identity import Caller, Read, unquoted
+from server.identity import Caller, Change, Read, unquoted
 from server.paging import MAX_LIMIT
 from server.routes.chat import while_connected
 from server.state import Shared
@@ -32,6 +32,15 @@ async def explain_update(person: Read, update_id: str, request: Request, shared:
     probe = request.query_params.get("probe")
     work = shared.personalizer.explain(person, unquoted(update_id), probe=probe)
     return (await while_connected(request, work)).to_json()
+
+
+@router.post("/v1/users/{user}/updates/{update_id}/undo")
+async def undo_update(person: Change, update_id: str, request: Request, shared: Shared) -> dict[str, Any]:
+    """Take an update back, whenever it was; also under its turn's id. A client that goes away does not stop it."""
+    dry_run = request.query_params.get("dry_run", "false")
+    if dry_run not in ("true", "false"):
+        raise InvalidParameter("dry_run", dry_run, "true or false")
+    return asdict(await shared.personalizer.undo_turn(person, unquoted(update_id), dry_run=dry_run == "true"))
 
 
 @router.get("/v1/outcomes/{request_id}")

@@ -1,7 +1,7 @@
 import pytest
 from sqlalchemy import event
 
-from adapters_store.errors import NotFound
+from adapters_store.errors import HeadMoved, NotFound
 
 
 def test_rollback_moves_the_head_and_nothing_is_numbered_twice(hand):
@@ -35,6 +35,25 @@ def test_undo_of_a_branch_goes_to_its_own_parent(hand):
     hand.store.rollback(user.user_id, 1)
     hand.publish(user)
     assert hand.store.undo_last(user.user_id, hand.base).number == 1
+
+
+def test_undo_to_another_version_is_bound_to_the_head_and_says_why(hand):
+    user = hand.user()
+    first, second, third = (hand.publish(user) for _ in range(3))
+    waiting, counter = hand.queue(user), hand.store.change_counter()
+    with pytest.raises(HeadMoved):
+        hand.store.undo_to(user.user_id, hand.base, second.number, first.number)
+    assert hand.store.head(user.user_id, hand.base) == third and hand.store.change_counter() == counter
+    assert hand.store.undo_to(user.user_id, hand.base, third.number, first.number, turn="t7") == first
+    assert hand.store.head(user.user_id, hand.base) == first and hand.store.change_counter() > counter
+    assert hand.store.update(waiting).outcome == "cancelled_rollback"
+    (line, *_) = hand.store.audit_log(1)
+    assert (line.action, line.detail["before"], line.detail["after"]) == ("version.undo", 3, 1)
+    assert line.detail["turn"] == "t7"
+    assert hand.store.undo_to(user.user_id, hand.base, first.number, None) is None
+    assert hand.store.head(user.user_id, hand.base) is None
+    with pytest.raises(NotFound):
+        hand.store.undo_to("0" * 32, hand.base, 1, None)
 
 
 def test_reset_begins_anew(hand):

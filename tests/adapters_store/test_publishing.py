@@ -81,11 +81,11 @@ def test_a_race_for_the_head_has_one_winner_and_numbers_stay_unique(hand):
     publishing = hand.store._commit_version
     raced = []
 
-    def overtaken(draft, epoch, update_id):
+    def overtaken(draft, *rest):
         if not raced:
             raced.append(draft)
             hand.publish(user, parent=None)
-        return publishing(draft, epoch, update_id)
+        return publishing(draft, *rest)
 
     hand.store._commit_version = overtaken
     with pytest.raises(HeadMoved):
@@ -268,3 +268,16 @@ def test_everything_on_disk_is_private(local):
     local.publish(local.user())
     modes = {path.stat().st_mode & 0o077 for path in local.home.rglob("*") if path.is_file()}
     assert modes == {0}
+
+
+def test_a_version_that_no_update_made_has_an_audit_line_that_says_why(hand):
+    user = hand.user()
+    hand.publish(user, why={"turn": "t7"})
+    assert not [line for line in hand.store.audit_log() if line.action.startswith("version.")]
+    version = hand.publish(user, origin="recomputation", why={"turn": "t7", "steps": 2})
+    (line, *_) = hand.store.audit_log(1)
+    assert (line.action, line.object_id) == ("version.recomputation", user.user_id)
+    assert line.detail == {"turn": "t7", "steps": 2, "number": version.number, "digest": version.digest}
+    with pytest.raises(InvalidValue, match="detail"):
+        hand.publish(user, origin="recomputation", why={"text": "what the user has said"})
+    assert hand.store.head(user.user_id, hand.base) == version

@@ -119,3 +119,18 @@ def test_the_newest_that_passed_outlives_retention(open_hand):
 
 def _head_and_all(hand, user):
     return hand.store.head(user.user_id, hand.base), hand.store.versions(user.user_id)
+
+
+def test_a_broken_recomputation_does_not_bring_back_what_it_replaced(hand):
+    """The version that was replaced has learnt what the user took back, however well it passed."""
+    user = hand.user()
+    grown(hand, user, 3)
+    verdict(hand, user, 1)
+    replaced = hand.store.head(user.user_id, hand.base)
+    assert replaced is not None and verdict(hand, user, replaced.number) == 3
+    again = hand.publish(user, origin="recomputation", metrics={"recomputed_from": 1.0})
+    assert (again.parent, again.trained_from) == (3, 1)
+    assert [version.number for version in lineage(again, hand.store.versions(user.user_id))] == [1]
+    assert verdict(hand, user, again.number, "repetition") == 1
+    anew = hand.publish(user, origin="recomputation", metrics={"recomputed_from": 0.0})
+    assert anew.trained_from is None and verdict(hand, user, anew.number, "repetition") is None

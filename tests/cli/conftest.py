@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from personalize.cli.app import build
 
-NEEDS_A_MODEL = ("chat", "explain", "replay", "rebase")
+NEEDS_A_MODEL = ("chat", "explain", "replay", "rebase", "undo")
 
 
 class Shell:

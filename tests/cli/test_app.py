@@ -31,6 +31,8 @@ def test_our_own_commands_are_there(monkeypatch):
         "audit",
         "replay",
         "rebase",
+        "undo",
+        "population",
         "users",
         "versions",
         "keys",

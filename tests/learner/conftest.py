@@ -99,4 +99,4 @@ class Life:
         return report
 
 
-EVERY_TURN = Recipe(gate_nats=None, lr=1e-2, replay=2, num_steps=2)
+EVERY_TURN = Recipe(gate_nats=None, lr=1e-2, replay=2, num_steps=2, keep_moments=True)

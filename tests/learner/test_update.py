@@ -29,7 +29,10 @@ def test_moves_towards_the_told_model(base, tmp_path):
     assert report.metrics["loss_last"] < 0.7 * report.metrics["loss_first"]
     assert report.metrics["signal"] > 0 and report.metrics["delta_norm"] > 0 and report.metrics["reply_kl"] > 0
     assert report.state.block == report.state.replay == (f"{1:032x}",)
-    assert (tmp_path / "user0" / "1" / "optimizer.safetensors").is_file()
+    assert sorted(path.name for path in (tmp_path / "user0" / "1").iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
 
 
 def test_report_carries_the_weights_that_were_written(base, tmp_path):
@@ -74,7 +77,7 @@ def test_together_equals_alone(base, tmp_path, recipe):
 
 def test_fifty_steps_from_disk_equal_fifty_in_memory(base, tmp_path, monkeypatch):
     """Every step reloads weights and moments from the last version's folder, and loses not one bit by it."""
-    learner = HindsightLearner(base, Recipe(gate_nats=None, num_steps=1, replay=1))
+    learner = HindsightLearner(base, Recipe(gate_nats=None, num_steps=1, replay=1, keep_moments=True))
     from_disk, in_memory = Life(learner, tmp_path / "disk"), Life(learner, tmp_path / "memory")
     for number in range(50):
         from_disk.learn(experience(number))
@@ -117,6 +120,20 @@ def test_lost_moments_start_anew(base, tmp_path):
     assert life.learn(experience(2)).outcome is Outcome.APPLIED
     moments = load_file(tmp_path / "user0" / "2" / "optimizer.safetensors")
     assert moments["step"].item() == EVERY_TURN.num_steps
+
+
+def test_moments_are_taken_from_wherever_they_are_kept(base, tmp_path):
+    """Publishing moves them out of the version's folder; the lesson then says where they are."""
+    beside, together = (Life(HindsightLearner(base, EVERY_TURN), tmp_path / name) for name in "ab")
+    for life in (beside, together):
+        life.learn(experience(1))
+    moved = (tmp_path / "a" / "user0" / "1" / "optimizer.safetensors").rename(tmp_path / "moved.safetensors")
+    lesson, path = replace(beside.lesson(experience(2)), moments=str(moved)), beside.out_dir()
+    run(beside.learner, [lesson], [beside.head], [path])
+    together.learn(experience(2))
+    ours, theirs = (load_file(folder / "optimizer.safetensors") for folder in (path, tmp_path / "b" / "user0" / "2"))
+    assert ours["step"].item() == 2 * EVERY_TURN.num_steps
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
 def test_no_signal_and_no_block_changes_nothing(base, tmp_path):

@@ -91,6 +91,28 @@ def test_the_whole_life_of_a_user(with_app):
     with_app(work)
 
 
+def test_one_turn_is_taken_back(with_app):
+    async def work(app, service: Service) -> None:
+        for question in ("one", "two", "three"):
+            first = await app.chat("a/b ö", question)
+            said = [Message("user", question), Message("assistant", first.text), Message("user", f"shorter {question}")]
+            await app.chat("a/b ö", said)
+            assert await app.settled("a/b ö", timeout_s=20)
+        _, second, first = await app.updates("a/b ö")
+        planned = await app.undo_turn("a/b ö", second.turn_id, dry_run=True)
+        assert (planned.status, planned.start, planned.num_turns) == ("planned", 1, 1)
+        report = await app.undo_turn("a/b ö", second.update_id)
+        assert (report.status, report.turn_id, report.version) == ("recomputed", second.turn_id, 4)
+        assert report.outcomes == {"applied": 1} and (await app.user("a/b ö")).head == 4
+        with pytest.raises(errors.Conflict, match="undone already"):
+            await app.undo_turn("a/b ö", second.turn_id)
+        service.personalizer.store._drop_conversation(report.user_id, (await app.updates("a/b ö"))[0].turn_id)
+        with pytest.raises(errors.Gone):
+            await app.undo_turn("a/b ö", first.turn_id)
+
+    with_app(work)
+
+
 def test_streams(with_app):
     async def work(app, service: Service) -> None:
         request = ChatRequest(HELLO, "alice", SamplingParams(seed=1), n=2)
@@ -198,6 +220,8 @@ REFUSED = [
     (lambda app: app.explain("alice", "0" * 32), errors.NotFound),
     (lambda app: app.explain("alice", "newest"), errors.InvalidParameter),
     (lambda app: app.explain("alice", probe=" "), errors.InvalidParameter),
+    (lambda app: app.undo_turn("alice", "0" * 32), errors.NotFound),
+    (lambda app: app.undo_turn("alice", "newest"), errors.InvalidParameter),
     (lambda app: app.outcome("0" * 32), errors.NotFound),
     (lambda app: app.chat("alice", ""), errors.InvalidParameter),
     (lambda app: app.chat("alice", []), errors.InvalidParameter),

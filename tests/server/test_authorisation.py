@@ -46,6 +46,7 @@ MATRIX = (
     Row("GET", "/v1/users/{user}/updates/{update_id}/explanation", ONE),
     Row("POST", "/v1/users/{user}/rollback", ONE, {"version": 2}),
     Row("POST", "/v1/users/{user}/undo", ONE),
+    Row("POST", "/v1/users/{user}/updates/{update_id}/undo", ONE),
     Row("POST", "/v1/users/{user}/reset", ONE),
     Row("DELETE", "/v1/users/{user}", ONE),
     Row("GET", "/v1/updates/{update_id}", ONE),

@@ -11,7 +11,7 @@ from personalize.backends import Opened
 from personalize.backends.echo import BASE_DIGEST, EchoBackend
 from personalize.config import ServiceSettings, Settings
 from personalize.service import Personalizer
-from personalize.types import ChatRequest, Message, Outcome, Reply
+from personalize.types import AdapterRef, ChatRequest, Lesson, Message, Outcome, Reply
 from personalize.updates.storage import open_store
 
 
@@ -46,6 +46,31 @@ def made(
     settings = Settings(model="echo", backend="echo", home=home, service=ServiceSettings(**service))
     engine = Opened(backend, backend, backend.renderer, base_digest, backend.max_model_len, max_batch=8)
     return Personalizer(store or open_store(settings), engine, settings)
+
+
+class Watched(EchoBackend):
+    """Keeps the lessons and their parents, and runs ``before`` (their number so far) ahead of each."""
+
+    def __init__(
+        self,
+        before: Callable[[int], None] = lambda number: None,
+        judge: Callable[[Lesson], Outcome] = lambda lesson: Outcome.APPLIED,
+    ):
+        super().__init__(judge)
+        self.before = before
+        self.lessons: list[Lesson] = []
+        self.parents: list[AdapterRef | None] = []
+
+    async def run_update(self, lessons, parents, out_dirs):
+        self.lessons += lessons
+        self.parents += parents
+        self.before(len(self.lessons))
+        return await super().run_update(lessons, parents, out_dirs)
+
+
+def staged(home: Path) -> list[Path]:
+    """Folders of versions in the making."""
+    return list((home / "staging").glob("*/*"))
 
 
 class Disk:

@@ -245,7 +245,7 @@ def test_forgetting_the_user_ends_an_explanation_and_nothing_is_loaded_afterward
     async def work(app):
         task = await held(app, backend)
         bystander = asyncio.create_task(app.explain("alice", probe="waits for its turn"))
-        await until(lambda: len(app._explainer._pending) == 2)
+        await until(lambda: len(app._explainer.tasks) == 2)
         await app.forget("alice")
         for one in (task, bystander):
             with pytest.raises(Cancelled, match="the user was forgotten"):
@@ -308,7 +308,7 @@ def test_too_many_at_a_time_are_refused(tmp_path, monkeypatch):
 
     async def work(app):
         tasks = [await held(app, backend), asyncio.create_task(app.explain("alice"))]
-        await until(lambda: len(app._explainer._pending) == 2)
+        await until(lambda: len(app._explainer.tasks) == 2)
         with pytest.raises(Overloaded) as caught:
             await app.explain("alice")
         assert caught.value.retry_after_s > 0

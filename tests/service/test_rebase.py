@@ -8,7 +8,7 @@ import pytest
 from personalize.backends.echo import EchoBackend, write_folder
 from personalize.errors import Conflict, NotFound
 from personalize.types import Outcome
-from tests.service.support import ask, opened, says
+from tests.service.support import Watched, ask, opened, says, staged
 
 OTHER = "f" * 64
 CHAT = says("one", "reply one", "shorter", "reply two", "even shorter", "reply three", "a haiku").messages
@@ -23,26 +23,6 @@ async def lived(home, messages=CHAT, **options) -> None:
     async with opened(home, **options) as app:
         await app.learn_from("alice", messages)
         assert await app.settled("alice", 20)
-
-
-class Watched(EchoBackend):
-    """Keeps the lessons, and runs ``before`` (their number so far) ahead of each."""
-
-    def __init__(self, before=lambda number: None, judge=lambda lesson: Outcome.APPLIED):
-        super().__init__(judge)
-        self.before = before
-        self.lessons = []
-        self.parents = []
-
-    async def run_update(self, lessons, parents, out_dirs):
-        self.lessons += lessons
-        self.parents += parents
-        self.before(len(self.lessons))
-        return await super().run_update(lessons, parents, out_dirs)
-
-
-def staged(home) -> list:
-    return list((home / "staging").glob("*/*"))
 
 
 def test_every_kept_turn_is_learnt_again_in_order_and_one_version_is_published(tmp_path):

@@ -8,7 +8,7 @@ from personalize.backends.echo import EchoBackend, write_folder
 from personalize.types import LearningState, Outcome, UpdateReport
 from personalize.updates.batch import MAX_ATTEMPTS, MAX_RACES
 from personalize.updates.lease import Lease
-from tests.service.support import ask, opened, taught, until
+from tests.service.support import ask, made, opened, taught, until
 
 
 async def queue(app, user="alice", first="hello"):
@@ -259,5 +259,17 @@ def test_closing_at_any_moment_of_an_update_leaves_it_whole_or_waiting(tmp_path)
                 finals.append(await app.outcome(after.request_id))
                 assert len(await app.versions("alice")) == 1
         assert set(finals) == {Outcome.APPLIED}
+
+    asyncio.run(main())
+
+
+def test_closing_in_the_very_moment_of_a_wake_is_not_lost(tmp_path):
+    async def main():
+        app = made(tmp_path)
+        app.start()
+        await until(lambda: bool(app._consumer._woken._waiters))  # it waits for the next follow-up
+        app._consumer.wake()
+        async with asyncio.timeout(20):
+            await app.aclose()
 
     asyncio.run(main())

@@ -1,0 +1,145 @@
+"""The benchmarks' files, command line, store and memory."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from personalize.config import Settings
+from personalize.errors import InvalidParameter
+from personalize.evaluation.bench import command, memory, plan, report, store
+from personalize.evaluation.bench.plan import BENCHMARKS, SIZES, Part
+from personalize.evaluation.bench.rows import LEFT_OUT, Row
+from personalize.evaluation.bench.serving import random_adapter
+from personalize.evaluation.bench.store import multiply, publish_copy
+from personalize.evaluation.bench.subject import SHAPES, load_subject
+from personalize.model.folder import write_adapter
+from personalize.reporting.figures import load
+from personalize.updates.storage import open_store
+from tests.evaluation.bench import SCALE, tiny
+
+
+@pytest.fixture(scope="module")
+def subject():
+    return tiny()
+
+
+def recorded(subject, *rows):
+    return [report.record_of(row, subject, "make bench", 1.0) for row in rows]
+
+
+def test_goals_are_meant_for_one_shape(subject):
+    assert subject.goal("≤ 1") is None
+    assert replace(subject, name="135m").goal("≤ 1") == "≤ 1"
+
+
+def test_the_short_size_has_a_row_for_every_goal_and_knows_its_benchmarks():
+    for parts in SIZES.values():
+        assert {part.model for part in parts} <= set(SHAPES)
+        assert all(set(part.names) <= set(BENCHMARKS) and part.names for part in parts)
+    goals = set(plan._GOALS)
+    assert all(goals <= set(SIZES[size][0].names) and SIZES[size][0].model == "135m" for size in SIZES)
+    assert any("store" in part.names and part.scale.store_users == 1_000_000 for part in SIZES["full"])
+
+
+def test_an_unknown_shape_is_named():
+    with pytest.raises(InvalidParameter, match="7b"):
+        load_subject("7b")
+
+
+def test_raw_file_table_pictures_and_figures_are_written(subject, tmp_path):
+    rows = [
+        Row("step by users", 1.2, goal="≤ 1.15", n=3, samples={"with": 1.2}, curve=("step", 1)),
+        Row("step by many users", 1.1, goal="≤ 1.15", n=3, curve=("step", 4)),
+        Row("after idle re-prefill", None, goal="≤ 0.2", reason="not built"),
+    ]
+    command.publish(recorded(subject, *rows), tmp_path / "out", tmp_path)
+    raw = json.loads((tmp_path / "out" / "speed.json").read_text())["rows"]
+    assert raw[0]["machine"]["threads"] >= 1 and raw[0]["machine"]["torch"] and raw[0]["samples"] == {"with": 1.2}
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "| step by users | 1.2 x | ≤ 1.15 | **no** |" in text and "| not run | ≤ 0.2 |" in text
+    assert "![step](step.png)" in text and (tmp_path / "out" / "step.png").stat().st_size > 1000
+    assert "Not run: the tables above were measured on a CPU" in text
+    figures = {one.figure: one for one in load(tmp_path / "docs" / "figures" / "speed.json")}
+    assert figures["step by users, tiny model"].met is False and figures["step by users, tiny model"].shortfall
+    absent = figures["after idle re-prefill, tiny model"]
+    assert absent.value is None and absent.reason == "not built" and absent.met is None
+
+
+def test_what_is_left_out_does_not_replace_a_measurement_and_a_failure_does(subject, tmp_path):
+    measured, left = Row("a", 2.0), Row("a", None, reason=f"{LEFT_OUT}: the time was over")
+    failed = Row("a", None, reason="failed: out of memory")
+    old = recorded(subject, measured)
+    assert [one["value"] for one in report.merged(old, recorded(subject, left))] == [2.0]
+    assert [one["value"] for one in report.merged(old, recorded(subject, failed))] == [None]
+    assert [one["value"] for one in report.merged([], recorded(subject, left))] == [None]
+    crashed = recorded(subject, Row(f"{report.BENCHMARK}x", None, reason="failed"))
+    assert report.merged(crashed, recorded(subject, measured)) != crashed
+    assert len(report.merged(crashed, recorded(subject, measured))) == 1
+
+
+def test_the_loop_keeps_its_own_names_for_the_embedded_model(subject):
+    rows = [Row(name, 1.5, goal="≤ 1.15") for name in report.LOOP]
+    figures = report.loop_figures(recorded(subject, *rows), subject.label)
+    assert [one.figure for one in figures] == list(report.LOOP.values()) and all(one.goal is None for one in figures)
+    assert report.loop_figures(recorded(subject, *rows), "another model") == []
+
+
+def test_a_benchmark_that_fails_is_told_and_the_next_one_runs(subject, monkeypatch, tmp_path, capsys):
+    def broken(*_):
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr(command, "load_subject", lambda *_: subject)
+    monkeypatch.setitem(command.BENCHMARKS, "swap", broken)
+    monkeypatch.setitem(command.SIZES, "short", [Part("pocket", ["prefill", "swap"], SCALE)])
+    assert command.main(["--out", str(tmp_path), "--figures", str(tmp_path), "--rounds", "1"]) == 1
+    shown = capsys.readouterr().out
+    assert "failed: RuntimeError: no room" in shown and "prefill of" in shown
+    assert "no room" in (tmp_path / "README.md").read_text()
+
+
+def test_nothing_is_begun_after_the_time_is_over(subject):
+    part = Part("tiny", ["distinct"], SCALE)
+    (one,) = command.measure(subject, part, "make bench", until=0.0)
+    assert one["value"] is None and "the time was over" in one["reason"]
+
+
+def test_options_choose_model_benchmarks_and_rounds():
+    options = command._parser().parse_args(["--model", "0.6b", "--only", "update,distinct", "--rounds", "1"])
+    (part,) = command._parts(options)
+    assert (part.model, part.names, part.scale.rounds) == ("0.6b", ["distinct", "update"], 1)
+    parts = command._parts(command._parser().parse_args(["--only", "swap"]))
+    assert sorted(part.model for part in parts) == ["135m", "pocket"], "a model that comes twice is measured once"
+    assert [part.names for part in command._parts(command._parser().parse_args(["--model", "135m"]))][1] == ("memory",)
+    with pytest.raises(SystemExit):
+        command._parser().parse_args(["--only", "nothing"])
+
+
+def test_copies_of_a_user_are_users_with_heads(subject, tmp_path):
+    adapter, digest = tmp_path / "adapter", subject.base.base_digest
+    write_adapter(adapter, random_adapter(subject.base, 0), subject.base)
+    with open_store(Settings(home=tmp_path)) as opened:
+        first = opened.ensure_user("first").user_id
+        publish_copy(opened, digest, adapter, first, None)
+        users = multiply(tmp_path / "index.sqlite", 30)
+        assert len({first, *users}) == 31 and all(opened.head(user, digest).user_id == user for user in users)
+
+
+def test_lookups_are_measured_while_versions_are_published(subject):
+    warm, cold, start = store.measure(subject, replace(SCALE, publishes_per_s=0.1))
+    assert warm.value > 0 and cold.value > 0 and start.value > 0
+    assert warm.goal is None, "the goal is meant for a million users"
+    assert "publishes/s beside it" in warm.reason
+
+
+def test_lookups_beside_fewer_publishes_than_promised_have_no_value(subject):
+    warm, cold, _ = store.measure(subject, replace(SCALE, publishes_per_s=1e6))
+    assert warm.value is None and cold.value is None and "the most that could be kept up; p99 was" in warm.reason
+
+
+def test_memory_counts_the_slots_of_warm_users(subject):
+    found = memory.resident(subject, SCALE.known, SCALE.warm)
+    linears = sum(8 * 4 * (d_in + d_out) for d_in, d_out in subject.base.targets.values())
+    assert found["slots_bytes"] == SCALE.warm * linears and found["base_bytes"] > 0
+    (row,) = memory.measure(subject, SCALE)
+    assert row.value is None and "new process can load" in row.reason
