@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
@@ -14,7 +14,7 @@ from adapters_store.database import Database
 from adapters_store.errors import Erased, NotFound
 from adapters_store.ids import checked_id, new_id
 from adapters_store.limits import Limits
-from adapters_store.schema import MetaRow, UserRow, VersionRow
+from adapters_store.schema import UserRow, VersionRow
 from adapters_store.writer import Writer, storage_error
 
 T = TypeVar("T")
@@ -38,6 +38,15 @@ class Core:
         try:
             with Session(self._database.reading) as session:
                 yield session
+        except (DBAPIError, PoolTimeout) as error:
+            raise storage_error(error) from error
+
+    @contextmanager
+    def _connect(self) -> Iterator[Connection]:
+        """A reading connection, for plain rows where a session would cost more than the query."""
+        try:
+            with self._database.reading.connect() as connection:
+                yield connection
         except (DBAPIError, PoolTimeout) as error:
             raise storage_error(error) from error
 
@@ -74,8 +83,3 @@ def locked_user(session: Session, user_id: str, epoch: int | None = None) -> Use
     if row is None or row.erasing:
         raise NotFound(f"no user {user_id!r}")
     return row
-
-
-def count_change(session: Session) -> None:
-    """Tell every process that some head has moved."""
-    session.execute(update(MetaRow).where(MetaRow.name == "changes").values(number=MetaRow.number + 1))

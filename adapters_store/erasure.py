@@ -9,7 +9,8 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from adapters_store.audit import append
-from adapters_store.core import Core, count_change, locked_user
+from adapters_store.changes import count_change
+from adapters_store.core import Core, locked_user
 from adapters_store.crash import crash_point
 from adapters_store.database import sqlite_errors
 from adapters_store.errors import StorageUnavailable
@@ -55,7 +56,7 @@ class Erasure(Core):
         cancel_updates(session, user_id, "cancelled_erasure", self._clock())
         session.execute(delete(ApiKeyRow).where(ApiKeyRow.user_id == user_id))
         session.execute(delete(HeadRow).where(HeadRow.user_id == user_id))
-        count_change(session)
+        count_change(session, user_id)
         counts = (
             _count(session, TurnRow, user_id),
             _count(session, VersionRow, user_id),

@@ -8,7 +8,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from adapters_store.audit import append
-from adapters_store.core import count_change, locked_user
+from adapters_store.changes import count_change
+from adapters_store.core import locked_user
 from adapters_store.errors import HeadMoved, NotFound
 from adapters_store.ids import short_text
 from adapters_store.schema import HeadRow, UpdateRow, VersionRow
@@ -101,7 +102,7 @@ class Heads(Versions):
         before = head.number if head else None
         session.merge(HeadRow(user_id=user_id, base_digest=base_digest, number=number))
         cancel_updates(session, user_id, "cancelled_rollback", self._clock())
-        count_change(session)
+        count_change(session, user_id)
         detail: Mapping[str, Any] = {"before": before, "after": number, "base": base_digest[:16], **why}
         append(session, self._clock(), actor, action, user_id, detail)
 
@@ -122,7 +123,7 @@ def swap_head(session: Session, user_id: str, base_digest: str, parent: int | No
             session.flush()
         except IntegrityError as error:
             raise HeadMoved(f"user {user_id} has got a first version meanwhile") from error
-    count_change(session)
+    count_change(session, user_id)
 
 
 def check_head(session: Session, user_id: str, base_digest: str, parent: int | None) -> None:

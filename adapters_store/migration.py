@@ -3,14 +3,9 @@
 import logging
 import os
 import sqlite3
-import threading
 from contextlib import closing
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 
@@ -19,8 +14,7 @@ from adapters_store.errors import SchemaTooNew, StorageUnavailable
 from adapters_store.writer import storage_error
 
 SCRIPTS = Path(__file__).with_name("migrations")
-LOCK_NUMBER = 7_263_904_118  # any number that no other program uses for its advisory lock
-_alembic = threading.Lock()  # Alembic's script context is global to the process
+VERSION_TABLE = "alembic_version"
 log = logging.getLogger(__name__)
 
 
@@ -31,23 +25,25 @@ def migrate(database: Database, to: str = "head") -> None:
         SchemaTooNew: newer code wrote this database; nothing is touched.
         StorageUnavailable: it is not a database of this store, or cannot be written.
     """
-    config = Config()
-    config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
-    scripts = ScriptDirectory.from_config(config)
+    known = revisions()
+    wanted = known[-1] if to == "head" else to
     try:
         with database.reading.connect() as connection:
-            current = _revision(connection, scripts)
-        if current == (scripts.get_current_head() if to == "head" else to):
+            current = _revision(connection, known)
+        if current == wanted:
             return
         if current is not None and database.path is not None:
             backup(database.path, database.path.with_name(f"{database.path.name}.backup-{current}"))
-        with _alembic, database.writing.begin() as connection:
-            if not database.is_sqlite:
-                connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": LOCK_NUMBER})
-            config.attributes["connection"] = connection
-            command.upgrade(config, to)
+        from adapters_store.upgrading import upgrade  # brings in Alembic, which takes long and is needed only here
+
+        upgrade(database, SCRIPTS, wanted)
     except DBAPIError as error:
         raise storage_error(error) from error
+
+
+def revisions() -> list[str]:
+    """Return the revisions that this code knows, oldest first: a script is named ``<revision>_<what>.py``."""
+    return sorted(path.stem.partition("_")[0] for path in SCRIPTS.glob("versions/[0-9]*_*.py"))
 
 
 def backup(source: Path, target: Path) -> None:
@@ -60,11 +56,16 @@ def backup(source: Path, target: Path) -> None:
     log.info("database backed up as %s before its upgrade", target.name)
 
 
-def _revision(connection: Connection, scripts: ScriptDirectory) -> str | None:
-    current = MigrationContext.configure(connection).get_current_revision()
-    known = {script.revision for script in scripts.walk_revisions()}
-    if current is not None and current not in known:
-        raise SchemaTooNew(f"the database has schema {current}; this code knows up to {scripts.get_current_head()}")
-    if current is None and (strange := inspect(connection).get_table_names()):
-        raise StorageUnavailable(f"the database holds tables of something else: {sorted(strange)[:5]}")
-    return current
+def _revision(connection: Connection, known: list[str]) -> str | None:
+    """Return the revision of the database; None where it is empty."""
+    inspector = inspect(connection)
+    tables = inspector.get_table_names()  # first: whoever makes them meanwhile writes the revision along with them
+    versioned = inspector.has_table(VERSION_TABLE)
+    found = list(connection.scalars(text(f"SELECT version_num FROM {VERSION_TABLE}"))) if versioned else []
+    if tables and not found:
+        raise StorageUnavailable(f"the database holds tables of something else: {sorted(tables)[:5]}")
+    if strange := sorted(set(found).difference(known)):
+        raise SchemaTooNew(f"the database has schema {', '.join(strange)}; this code knows up to {known[-1]}")
+    if len(found) > 1:
+        raise StorageUnavailable(f"the database says that it has several schemas: {sorted(found)}; allowed: one")
+    return found[0] if found else None

@@ -10,7 +10,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from adapters_store.audit import append
-from adapters_store.core import count_change, locked_user
+from adapters_store.changes import POPULATION, count_change
+from adapters_store.core import locked_user
 from adapters_store.errors import Erased, InvalidValue, NotFound
 from adapters_store.publishing import Publishing
 from adapters_store.retention import Expired
@@ -20,7 +21,6 @@ from adapters_store.types import BEGAN_WITH, User, Version
 from adapters_store.users import new_row
 from adapters_store.versions import as_version
 
-OWNER = "population"
 MAX_SOURCES = 64
 MAX_ROWS = 500
 
@@ -147,7 +147,7 @@ class Populations(Publishing):
             session.execute(delete(HeadRow).where(*mine))
             session.delete(row)
             append(session, self._clock(), "store", "population.remove", owner, {"number": row.number})
-        count_change(session)
+        count_change(session, owner)
         return versions
 
     def _population_owner(self) -> str | None:
@@ -252,9 +252,9 @@ def _population(row: PopulationRow, is_head: bool, kept: bool) -> Population:
 def _make_owner(session: Session, now_s: float) -> None:
     row = new_row(None, now_s)
     session.add(row)
-    session.add(MetaRow(name=OWNER, number=0, text=row.user_id))
+    session.add(MetaRow(name=POPULATION, number=0, text=row.user_id))
     session.flush()
 
 
 def _owner(session: Session) -> str | None:
-    return session.scalars(select(MetaRow.text).where(MetaRow.name == OWNER)).one_or_none()
+    return session.scalars(select(MetaRow.text).where(MetaRow.name == POPULATION)).one_or_none()

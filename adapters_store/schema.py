@@ -153,6 +153,17 @@ class HeadRow(Base):
     number: Mapped[int | None]
 
 
+class HeadMoveRow(Base):
+    """Whose head took the change counter to ``number``; the newest few thousand are kept.
+
+    No foreign key: a row outlives ``forget``, so that other processes see that this head is gone too.
+    """
+
+    __tablename__ = "head_moves"
+    number: Mapped[int] = mapped_column(Serial, primary_key=True, autoincrement=False)
+    user_id: Mapped[str] = mapped_column(Id)
+
+
 class PopulationRow(Base):
     """What one version of the population adapter was made from.
 

@@ -6,15 +6,16 @@ from typing import Any
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
-from adapters_store.core import Core, locked_user
+from adapters_store.changes import Changes
+from adapters_store.core import locked_user
 from adapters_store.errors import AdapterCorrupt, NotFound
 from adapters_store.folder import CONFIG, WEIGHTS, check_folder, folder_digest, moments_digest
 from adapters_store.ids import checked_id
-from adapters_store.schema import HeadRow, MetaRow, VersionRow
+from adapters_store.schema import HeadRow, VersionRow
 from adapters_store.types import Version
 
 
-class Versions(Core):
+class Versions(Changes):
     def head(self, user_id: str, base_digest: str) -> Version | None:
         """Return the version that serves the user on this base; None for the base model. One indexed SELECT."""
         with self._read() as session:
@@ -27,11 +28,6 @@ class Versions(Core):
         with self._read() as session:
             heads = dict(session.execute(query).all())
         return base_digest not in heads and any(number is not None for number in heads.values())
-
-    def change_counter(self) -> int:
-        """Return a number that grows with every move of any head, in any process."""
-        with self._read() as session:
-            return session.scalars(select(MetaRow.number).where(MetaRow.name == "changes")).one()
 
     def versions(self, user_id: str, base_digest: str | None = None) -> list[Version]:
         """Return the user's versions, newest first; with ``base_digest`` those for that base."""

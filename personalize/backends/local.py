@@ -179,7 +179,7 @@ class LocalBackend:
 def open_local(settings: Settings) -> Opened:
     """Return the local backend in the form that the service takes."""
     backend = LocalBackend.open(settings)
-    # More users per pass save launches on a GPU; on a CPU they only make a window, hence everybody's wait, longer.
+    # More users per pass save launches on a GPU; on a CPU they save little, and everybody's version waits for the last.
     max_batch = 16 if backend.base.device.type == "cuda" else 4
     modules = backend.base.targets
     return Opened(backend, backend, backend.renderer, backend.base_digest, backend.max_model_len, max_batch, modules)

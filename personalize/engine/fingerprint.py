@@ -11,7 +11,7 @@ import torch
 from personalize.engine.engine import Engine
 from personalize.errors import Overloaded
 from personalize.model.bank import BASE_SLOT, AdapterBank
-from personalize.model.folder import read_adapter
+from personalize.model.folder import read_version
 from personalize.types import AdapterRef
 
 
@@ -42,7 +42,7 @@ def _slot(bank: AdapterBank, ref: AdapterRef | None) -> int:
         return BASE_SLOT
     if (slot := bank.acquire(ref.name)) is not None:
         return slot
-    if bank.load(ref, read_adapter(ref.path, bank.base)) is None:
+    if bank.load(ref, read_version(ref, bank.base)) is None:
         raise Overloaded("every adapter slot is in use")
     slot = bank.acquire(ref.name)
     assert slot is not None

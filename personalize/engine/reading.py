@@ -4,13 +4,13 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from personalize.model.base import BaseModel
-from personalize.model.folder import read_adapter
+from personalize.model.folder import read_version
 from personalize.model.lora import LoraTensors
 from personalize.types import AdapterRef
 
 
 class AdapterReader:
-    """Reads folders on a thread of its own; every version at most once at a time.
+    """Reads folders on a thread of its own; every version at most once at a time, and only as it was published.
 
     ``on_ready`` is called on that thread after each read.
     """
@@ -24,7 +24,7 @@ class AdapterReader:
     def start(self, ref: AdapterRef) -> None:
         """Begin to read a version, unless that has happened."""
         if ref.name not in self._reads:
-            future = self._pool.submit(read_adapter, ref.path, self._base, max_rank=self._max_rank)
+            future = self._pool.submit(read_version, ref, self._base, max_rank=self._max_rank)
             self._reads[ref.name] = future
             future.add_done_callback(lambda _: self.on_ready())
 

@@ -17,7 +17,7 @@ Shape letters: N trained positions, V vocabulary.
 
 import time
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -26,13 +26,14 @@ from torch import Tensor
 from personalize.config import LoraSettings
 from personalize.errors import AdapterError, ContextTooLong
 from personalize.functional import per_sequence_sum, reverse_kl
+from personalize.learner.background import in_background
 from personalize.learner.batch import Row, collate
 from personalize.learner.canaries import Canaries
 from personalize.learner.gate import hindsight_gap, next_block
 from personalize.learner.guards import delta_norm, judge
 from personalize.learner.lesson import Pupil, names, open_pupil, row, told_row
 from personalize.learner.moments import save_moments
-from personalize.learner.passes import reply_log_probs
+from personalize.learner.passes import by_position, reply_log_probs
 from personalize.learner.recipe import Recipe
 from personalize.learner.training import Training
 from personalize.model.base import BaseModel
@@ -44,7 +45,8 @@ from personalize.types import AdapterRef, Experience, Lesson, Outcome, UpdateRep
 class HindsightLearner:
     """Trains users' adapters on one base model; implements ``protocols.Learner``.
 
-    It runs on the thread that owns the device, between decode steps: every window is one pass.
+    It runs on the thread that owns the device, between decode steps: a window is one pass, or a moment in which files
+    are read or written on another thread.
     """
 
     def __init__(self, base: BaseModel, recipe: Recipe | None = None, lora: LoraSettings | None = None):
@@ -62,10 +64,7 @@ class HindsightLearner:
     ) -> Iterator[Window]:
         """See ``protocols.Learner.update``."""
         began = time.perf_counter()
-        pupils = [
-            open_pupil(self.base, lesson, parent, self.recipe, self.lora)
-            for lesson, parent in zip(lessons, parents, strict=True)
-        ]
+        pupils = yield from in_background(lambda: self._open_all(lessons, parents))
         for pupil in pupils:
             self._refuse_oversized(pupil)
         yield from self._gate(_open(pupils))
@@ -74,9 +73,15 @@ class HindsightLearner:
         yield from self._train(_open(pupils))
         for pupil, out_dir in zip(pupils, out_dirs, strict=True):
             if pupil.outcome is Outcome.APPLIED:
-                self._write(pupil, out_dir)
+                yield from in_background(partial(self._write, pupil, out_dir))
             pupil.metrics["update_ms"] = (time.perf_counter() - began) * 1000
         yield Window(tuple(self._report(pupil) for pupil in pupils))
+
+    def _open_all(self, lessons: Sequence[Lesson], parents: Sequence[AdapterRef | None]) -> list[Pupil]:
+        return [
+            open_pupil(self.base, lesson, parent, self.recipe, self.lora)
+            for lesson, parent in zip(lessons, parents, strict=True)
+        ]
 
     # --- gate and block ----------------------------------------------------------------------------------------
 
@@ -89,7 +94,7 @@ class HindsightLearner:
         live = AdapterRows.of([pupil.parent for pupil in pupils])
         student_NV = reply_log_probs(self.base, plain, live)
         yield Window()
-        gap_N = hindsight_gap(student_NV, reply_log_probs(self.base, told, live))
+        gap_N = by_position(self.base, hindsight_gap, student_NV, reply_log_probs(self.base, told, live))
         yield Window()
         for index, pupil in enumerate(pupils):
             gap = gap_N[plain.row == index]
@@ -158,6 +163,7 @@ class HindsightLearner:
         moved = [(pupil, part) for pupil, part in zip(pupils, before, strict=True) if pupil.outcome is None]
         if moved:
             self._check([pupil for pupil, _ in moved], torch.cat([part for _, part in moved]))
+            yield Window()
 
     # --- guards and results ------------------------------------------------------------------------------------
 
@@ -170,7 +176,7 @@ class HindsightLearner:
         adapters = [pupil.tensors for pupil in pupils]
         newest = collate([row(pupil.turns[0]) for pupil in pupils], self.base.device)
         after_NV = reply_log_probs(self.base, newest, AdapterRows.of(adapters))
-        moved_B = per_sequence_sum(reverse_kl(after_NV, before_NV), newest.row)
+        moved_B = per_sequence_sum(by_position(self.base, reverse_kl, after_NV, before_NV), newest.row)
         lost = self.canaries.lost(self.base, adapters)
         for pupil, moved, share in zip(pupils, moved_B, lost, strict=True):
             pupil.metrics |= {

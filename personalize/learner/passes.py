@@ -3,6 +3,8 @@
 Shape letters: B rows, N trained positions, V vocabulary.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from transformers import DynamicCache
@@ -10,6 +12,11 @@ from transformers import DynamicCache
 from personalize.learner.batch import Batch
 from personalize.model.base import BaseModel
 from personalize.model.rows import AdapterRows
+
+MAX_LOGITS = 1 << 22
+"""Most logits that are computed at a stretch: fewer would read the head's weights too often."""
+MAX_VALUES = 1 << 20
+"""Most values of distributions that are compared at a stretch."""
 
 
 def reply_log_probs(base: BaseModel, batch: Batch, rows: AdapterRows | None, *, grad: bool = False) -> Tensor:
@@ -42,4 +49,27 @@ def reply_log_probs(base: BaseModel, batch: Batch, rows: AdapterRows | None, *, 
             cache=cache,
             rows=rows,
         )
-        return torch.log_softmax(base.head(hidden[batch.row, batch.column]).float(), dim=-1)
+        trained = hidden[batch.row, batch.column]
+        return by_position(base, lambda some: _log_probs(base, some), trained, at_once=MAX_LOGITS)
+
+
+def by_position(
+    base: BaseModel, function: Callable[..., Tensor], *values: Tensor, at_once: int | None = None
+) -> Tensor:
+    """Return ``function(*values)``, which treats every position alone; the pass may be paused between its parts.
+
+    Args:
+        values: each [N, ...].
+        at_once: most values, of V per position, that are computed at a stretch; None is ``MAX_VALUES``.
+    """
+    num_positions = len(values[0])
+    num_parts = -(-num_positions * base.vocab_size // (at_once or MAX_VALUES))
+    if num_parts <= 1:
+        return base.pausable(function(*values))
+    size = -(-num_positions // num_parts)
+    parts = zip(*(tensor.split(size) for tensor in values), strict=True)
+    return torch.cat([base.pausable(function(*part)) for part in parts])
+
+
+def _log_probs(base: BaseModel, hidden: Tensor) -> Tensor:
+    return torch.log_softmax(base.pausable(base.head(hidden)).float(), dim=-1)

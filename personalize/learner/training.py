@@ -8,6 +8,7 @@ Shape letters: B rows, N trained positions, V vocabulary.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ from personalize.functional import (
 )
 from personalize.learner.batch import Batch, collate
 from personalize.learner.lesson import Pupil, row, told_row
-from personalize.learner.passes import reply_log_probs
+from personalize.learner.passes import by_position, reply_log_probs
 from personalize.learner.recipe import Recipe
 from personalize.model.base import BaseModel
 from personalize.model.lora import LoraTensors
@@ -151,11 +152,12 @@ class Training:
         """Return the objective at every position, [N]."""
         match self._recipe.objective:
             case "forward_kl":
-                return forward_kl(student_NV, teacher_NV)
+                return by_position(self._base, forward_kl, student_NV, teacher_NV)
             case "reverse_kl":
-                return reverse_kl(student_NV, teacher_NV)
+                return by_position(self._base, reverse_kl, student_NV, teacher_NV)
             case "top_k":
-                return top_k_reverse_kl(student_NV, teacher_NV, min(self._recipe.top_k, student_NV.shape[-1]))
+                distance = partial(top_k_reverse_kl, k=min(self._recipe.top_k, student_NV.shape[-1]))
+                return by_position(self._base, distance, student_NV, teacher_NV)
             case "sampled":
                 return self._sampled(student_NV, teacher_NV)
 

@@ -1,6 +1,6 @@
 """The frozen base model that serving and learning share."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +77,26 @@ class BaseModel:
             yield
         finally:
             self._active.rows = None
+
+    @contextmanager
+    def pausing(self, pause: Callable[[], None]) -> Iterator[None]:
+        """Call ``pause`` behind every linear layer and ``pausable`` of the passes inside, and again in their backward.
+
+        ``pause`` runs without gradient and may run forwards of its own, with other rows. What the passes inside compute
+        is the same bit for bit, unless it raises: then they raise it. On a CPU only: an accelerator computes
+        gradients on a thread of its own, and later than it was told to.
+        """
+        assert self._active.pause is None, "passes are paused already"
+        assert self.device.type == "cpu", f"passes on {self.device.type} cannot be paused"
+        self._active.pause = pause
+        try:
+            yield
+        finally:
+            self._active.pause = None
+
+    def pausable(self, y: Tensor) -> Tensor:
+        """Return y unchanged; inside ``pausing`` this is one more place to pause, and so is the gradient of y."""
+        return self._active.pausable(y)
 
     def hidden(
         self,

@@ -4,6 +4,7 @@ A folder is read as if a stranger had written it: sizes before bytes, safetensor
 and types that its own configuration and the base model imply, finite values.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from personalize.errors import AdapterCorrupt, AdapterMismatch
 from personalize.model.base import BaseModel
 from personalize.model.lora import LoraTensors, initial_lora
 from personalize.model.weights_file import read_bounded, read_weights
+from personalize.types import AdapterRef
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -63,19 +65,43 @@ def write_adapter(folder: Path, tensors: LoraTensors, base: BaseModel) -> None:
     (folder / WEIGHTS_FILE).write_bytes(save(weights, metadata={"format": "pt"}))
 
 
-def read_adapter(folder: Path | str, base: BaseModel, *, max_rank: int = MAX_RANK) -> LoraTensors:
-    """Read a PEFT folder into fp32 tensors on the CPU.
+def read_version(ref: AdapterRef, base: BaseModel, *, max_rank: int = MAX_RANK) -> LoraTensors:
+    """Read the folder of a published version as ``read_adapter`` does, and only if it holds what was published.
+
+    The name carries the first 64 bits of the content's digest and comes from the index, not from the folder: what
+    changes the folder, be it a disk or somebody who can write to it, does not change the name, as it could the
+    folder's own manifest. The bytes are digested as they are read, once.
 
     Raises:
-        AdapterCorrupt: damaged, incomplete or not finite.
+        AdapterCorrupt, AdapterMismatch: as ``read_adapter``; AdapterCorrupt too where the content is another.
+    """
+    return read_adapter(ref.path, base, max_rank=max_rank, digest=ref.name.rpartition("-")[2])
+
+
+def read_adapter(
+    folder: Path | str, base: BaseModel, *, max_rank: int = MAX_RANK, digest: str | None = None
+) -> LoraTensors:
+    """Read a PEFT folder into fp32 tensors on the CPU.
+
+    Args:
+        digest: the first hex digits of what ``content_digest`` has to be; None takes any content.
+
+    Raises:
+        AdapterCorrupt: damaged, incomplete, not finite, or not of this digest.
         AdapterMismatch: sound, but made for another base, beyond ``max_rank``, or not plain LoRA.
     """
     folder = Path(folder)
-    config = _read_config(folder)
+    raw = read_bounded(folder / CONFIG_FILE, _MAX_CONFIG_BYTES)
+    config = _parse_config(raw, folder)
     r, alpha = _rank_and_alpha(config, folder, max_rank)
     names = _matching(config["target_modules"], base.targets, folder)
     expected = _expected_shapes(names, base, r)
-    content = read_weights(folder / WEIGHTS_FILE, expected)
+
+    def check(weights: bytes) -> None:
+        if digest is not None and not (found := content_digest(raw, weights)).startswith(digest):
+            raise AdapterCorrupt(f"{folder.name} holds content {found[:16]}…; expected {digest}…: it was changed")
+
+    content = read_weights(folder / WEIGHTS_FILE, expected, check)
     try:
         loaded = load(content)
     except Exception as error:  # SafetensorError is not a public class
@@ -83,6 +109,15 @@ def read_adapter(folder: Path | str, base: BaseModel, *, max_rank: int = MAX_RAN
     tensors = _as_lora(loaded, names, r, alpha)
     _check_tensors(tensors, base, folder.name)
     return tensors
+
+
+def content_digest(config: bytes, weights: bytes) -> str:
+    """Return SHA-256 (hex) over configuration and weights as the store computes it when it publishes a version."""
+    digest = hashlib.sha256()
+    for field in (b"adapter/1", CONFIG_FILE.encode(), config, WEIGHTS_FILE.encode(), weights):
+        digest.update(len(field).to_bytes(8, "big"))
+        digest.update(field)  # not joined with its length: that would copy the weights
+    return digest.hexdigest()
 
 
 def _as_lora(loaded: Mapping[str, Tensor], names: Iterable[str], r: int, alpha: float) -> LoraTensors:
@@ -155,9 +190,8 @@ def _is_named(name: str, item: str) -> bool:
     return name == item or name.endswith(f".{item}")
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def _parse_config(raw: bytes, folder: Path) -> dict[str, Any]:
     try:
-        raw = read_bounded(folder / CONFIG_FILE, _MAX_CONFIG_BYTES)
         config = json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise AdapterCorrupt(f"{folder.name}/{CONFIG_FILE} is not JSON: {error}") from error

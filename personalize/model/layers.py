@@ -6,8 +6,12 @@ Shrink (A) and expand (B) are two batched products over contiguous stacks: one g
 of rows in a group. The form depends on the batch's shape only, never on whose adapters are in it, so neighbours cannot
 change a row's last bit. Rows of the base model meet zero stacks and add exactly zero.
 
+Between two layers a pass may be paused, forward and backward: whoever owns the model runs another forward there.
+
 Source: Punica (arXiv 2310.18547) for shrink and expand.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +22,38 @@ from personalize.model.rows import AdapterRows
 
 
 class ActiveRows:
-    """Where the layers of one model look for the rows of the forward that is running."""
+    """Where the layers of one model look for the rows of the forward that is running.
 
-    __slots__ = ("rows",)
+    Attributes:
+        rows: None is the base.
+        pause: called between two layers; None where nobody wants to be.
+    """
+
+    __slots__ = ("pause", "rows")
 
     def __init__(self):
         self.rows: AdapterRows | None = None
+        self.pause: Callable[[], None] | None = None
+
+    def pausable(self, y: Tensor) -> Tensor:
+        """Pause behind a layer; return its output y, whose gradient will pause the backward pass."""
+        if self.pause is not None:
+            self._pause()
+            if y.requires_grad:
+                y.register_hook(self._pause)
+        return y
+
+    def _pause(self, *_: Tensor) -> None:
+        """Forwards inside the pause are not paused themselves, and leave the rows as they were."""
+        pause, rows = self.pause, self.rows
+        if pause is None:
+            return
+        self.pause = self.rows = None
+        try:
+            with torch.no_grad():
+                pause()
+        finally:
+            self.pause, self.rows = pause, rows
 
 
 class MultiLoraLinear(nn.Linear):
@@ -43,10 +73,8 @@ class MultiLoraLinear(nn.Linear):
         """Return y [N, T, O] (or [N, O]) for x [N, T, I] (or [N, I])."""
         y = functional.linear(x, self.weight, self.bias)
         rows = self.active.rows
-        if rows is None:
-            return y
-        stacks = rows.modules.get(self.name)
-        return y if stacks is None else self._add_update(x, y, *stacks)
+        stacks = None if rows is None else rows.modules.get(self.name)
+        return self.active.pausable(y if stacks is None else self._add_update(x, y, *stacks))
 
     def _add_update(self, x: Tensor, y: Tensor, shrink: Tensor, expand: Tensor) -> Tensor:
         num_adapters = shrink.shape[0]

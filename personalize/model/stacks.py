@@ -65,6 +65,7 @@ class KeptRows:
     """A contiguous copy of the slots that a decode batch reads: row n holds the slot ``held[n]``.
 
     Batches change by a row or two from step to step, and only those are copied again. Slot 0 is all zero.
+    Slots of a batch seldom lie side by side, so reading them in place would save nothing where memory is shortest.
     """
 
     def __init__(self, base: BaseModel, slots: Stacks):

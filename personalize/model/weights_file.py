@@ -2,7 +2,7 @@
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,14 @@ _MAX_HEADER_BYTES = 16 << 20
 _DTYPES = {"F32": 4, "F16": 2, "BF16": 2}
 
 
-def read_weights(path: Path, expected: Mapping[str, list[int]]) -> bytes:
+def read_weights(
+    path: Path, expected: Mapping[str, list[int]], check: Callable[[bytes], None] = lambda content: None
+) -> bytes:
     """Return the file's bytes once its size and header are exactly what ``expected`` implies.
 
     Args:
         expected: key -> shape of every tensor.
+        check: called with the bytes before they are looked into; raises where they are not to be used.
 
     Raises:
         AdapterCorrupt: unreadable, or no safetensors file.
@@ -24,6 +27,7 @@ def read_weights(path: Path, expected: Mapping[str, list[int]]) -> bytes:
     """
     num_values = sum(shape[0] * shape[1] for shape in expected.values())
     content = read_bounded(path, 4 * num_values + _MAX_HEADER_BYTES)
+    check(content)
     header = _header(content, path)
     missing, extra = expected.keys() - header.keys(), header.keys() - expected.keys()
     if missing or extra:

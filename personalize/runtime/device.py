@@ -1,8 +1,10 @@
 """The thread that owns the device: it alternates engine steps and update windows on one copy of the base.
 
-Everybody else talks to it through an inbox. A step is never held up by anything but one window, a window by nothing
-but one step; with nothing to serve, windows run back to back. Idle windows run one at a time while there is neither a
-sequence nor an update, and stop between two of them for as long as there is one. With nothing to do, the thread sleeps.
+Everybody else talks to it through an inbox. Between two windows there is one step; with nothing to serve, windows run
+back to back. On a CPU a window does not hold up the steps either: between two layers of its passes, requests are taken
+in and steps run as they fall due (see ``Pace``). Elsewhere a step may have to wait for one window. Idle windows run one
+at a time while there is neither a sequence nor an update, and stop between two of them for as long as there is one.
+With nothing to do, the thread sleeps.
 """
 
 import asyncio
@@ -11,8 +13,8 @@ import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future
+from contextlib import nullcontext
 from functools import partial
-from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 import torch
@@ -24,6 +26,8 @@ from personalize.errors import Cancelled, ModelError, PersonalizeError
 from personalize.model.base import BaseModel
 from personalize.model.lora import LoraTensors
 from personalize.rendering.detokenizer import Vocabulary
+from personalize.runtime.inbox import Command, Inbox, obey
+from personalize.runtime.pace import Pace
 from personalize.runtime.streams import TokenStream, hand_over
 from personalize.runtime.update_run import MakeWindows, UpdateRun
 from personalize.types import AdapterRef, GenerateRequest, TokenChunk
@@ -31,7 +35,6 @@ from personalize.types import AdapterRef, GenerateRequest, TokenChunk
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Command = Callable[[], None]
 
 
 class Runtime:
@@ -50,14 +53,15 @@ class Runtime:
         vocabulary: Vocabulary | None = None,
     ):
         self._settings = settings or EngineSettings()
-        self._inbox: SimpleQueue[Command] = SimpleQueue()
-        self._gate = threading.Lock()
-        self._closing = False
+        self._inbox = Inbox()
         self._streams: dict[Sequence, TokenStream] = {}
         self._sequences: dict[TokenStream, Sequence] = {}
         self._updates: deque[UpdateRun] = deque()
         self._idle: deque[UpdateRun] = deque()
-        self.engine = Engine(base, self._settings, rank=rank, vocabulary=vocabulary, on_ready=self._wake)
+        self._pace = Pace()
+        self._in_window = False
+        self._postponed: deque[Command] = deque()
+        self.engine = Engine(base, self._settings, rank=rank, vocabulary=vocabulary, on_ready=self._inbox.wake)
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
         self._thread.start()
 
@@ -66,19 +70,17 @@ class Runtime:
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[TokenChunk, None]:
         """Yield the reply's chunks; closing the iterator cancels the sequence. See ``InferenceBackend.generate``."""
         stream = TokenStream(asyncio.get_running_loop())
-        self._post(partial(self._open, request, stream))
+        self._inbox.post(partial(self._open, request, stream))
         try:
             while not stream.ended:
                 yield await stream.next()
         finally:
             if not stream.ended:
-                self._tell(partial(self._cancel, stream))
+                self._inbox.tell(partial(self._cancel, stream))
 
     def call(self, function: Callable[[], T]) -> "Future[T]":
-        """Run ``function`` on the device thread between two steps."""
-        future: Future[T] = Future()
-        self._post(partial(_fulfil, future, function))
-        return future
+        """Run ``function`` on the device thread between two steps, and never within a window."""
+        return self._inbox.ask(function, self._between_windows)
 
     def run_update(self, make_windows: MakeWindows) -> UpdateRun:
         """Run a learner's windows between steps, after the updates before it.
@@ -86,7 +88,7 @@ class Runtime:
         ``make_windows`` and every ``next`` run on the device thread; no adapter rows may stay in use between windows.
         """
         run = UpdateRun(make_windows)
-        self._post(partial(self._updates.append, run))
+        self._inbox.post(partial(self._updates.append, run))
         return run
 
     def run_idle(self, make_windows: MakeWindows) -> UpdateRun:
@@ -95,44 +97,27 @@ class Runtime:
         Cancelling it ends it at once, however busy the thread is.
         """
         run = UpdateRun(make_windows)
-        run.reports.add_done_callback(lambda _: self._wake())
-        self._post(partial(self._idle.append, run))
+        run.reports.add_done_callback(lambda _: self._inbox.wake())
+        self._inbox.post(partial(self._idle.append, run))
         return run
 
     def prepare(self, ref: AdapterRef, tensors: LoraTensors) -> "Future[bool]":
         """Copy a version into a spare slot, if there is one; the future tells whether."""
-        return self.call(partial(self.engine.prepare, ref, tensors))
+        return self._inbox.ask(partial(self.engine.prepare, ref, tensors))
 
     def warm(self, ref: AdapterRef) -> None:
         """Hint: load a version from its folder."""
-        self._post(partial(self.engine.warm, ref))
+        self._inbox.post(partial(self.engine.warm, ref))
 
     def unload(self, name: str) -> "Future[None]":
         """Let go of a version; done when nothing new can start on it."""
-        return self.call(partial(self.engine.unload, name))
+        return self._inbox.ask(partial(self.engine.unload, name))
 
     def close(self) -> None:
         """End the thread after its current step; what waits fails with ``Cancelled``. Safe to call twice."""
-        with self._gate:
-            self._closing = True
-            self._inbox.put(_nothing)
+        self._inbox.close()
         if threading.current_thread() is not self._thread:
             self._thread.join()
-
-    def _post(self, command: Command) -> None:
-        with self._gate:
-            if self._closing:
-                raise Cancelled("the service is closing")
-            self._inbox.put(command)
-
-    def _tell(self, command: Command) -> None:
-        """Post a command that does not matter any more once the thread ends."""
-        with self._gate:
-            if not self._closing:
-                self._inbox.put(command)
-
-    def _wake(self) -> None:
-        self._tell(_nothing)
 
     # -- on the device thread ---------------------------------------------------------------------------------
 
@@ -142,7 +127,7 @@ class Runtime:
         if self._settings.num_threads is not None:
             torch.set_num_threads(self._settings.num_threads)
         try:
-            while not self._closing:
+            while not self._inbox.closing:
                 self._turn()
         except BaseException:
             log.exception("the device thread ends")
@@ -152,12 +137,12 @@ class Runtime:
 
     def _turn(self) -> None:
         serves = self.engine.has_work and not self.engine.is_blocked
-        self._take_commands(wait=not serves and not self._updates and not self._is_at_leisure())
-        if not self._closing:
+        self._inbox.take(wait=not serves and not self._updates and not self._is_at_leisure())
+        if not self._inbox.closing:
             self._step()
-        if not self._closing and self._updates and self._updates[0].advance():
+        if not self._inbox.closing and self._updates and self._advance(self._updates[0]):
             self._updates.popleft()
-        if not self._closing:
+        if not self._inbox.closing:
             self._idle_away()
 
     def _is_at_leisure(self) -> bool:
@@ -169,29 +154,42 @@ class Runtime:
         for run in [run for run in self._idle if run.reports.cancelled()]:
             run.advance()
             self._idle.remove(run)
-        if self._is_at_leisure() and self._inbox.empty() and self._idle[0].advance():
+        if self._is_at_leisure() and self._inbox.empty() and self._advance(self._idle[0]):
             self._idle.popleft()
 
-    def _take_commands(self, *, wait: bool) -> None:
+    def _advance(self, run: UpdateRun) -> bool:
+        """Run one window and what was put off meanwhile; return whether the update is over."""
+        base = self.engine.base
+        self._in_window = True
         try:
-            command = self._inbox.get() if wait else self._inbox.get_nowait()
-            while True:
-                self._obey(command)
-                command = self._inbox.get_nowait()
-        except Empty:
-            return
+            with base.pausing(self._breathe) if base.device.type == "cpu" else nullcontext():
+                return run.advance()
+        finally:
+            self._in_window = False
+            while self._postponed:
+                obey(self._postponed.popleft())
 
-    def _obey(self, command: Command) -> None:
-        try:
+    def _breathe(self) -> None:
+        """Between two layers of a learner's pass: take in what has come, run a step if one is due."""
+        if self._inbox.closing:
+            return
+        if not self._inbox.empty():
+            self._inbox.take(wait=False)
+        if self._pace.is_due() and not self._inbox.closing and not self.engine.is_blocked:
+            self._step()
+
+    def _between_windows(self, command: Command) -> None:
+        if self._in_window:
+            self._postponed.append(command)
+        else:
             command()
-        except Exception:  # commands answer to whoever sent them; what gets here is a fault of ours
-            log.exception("a command of the device thread failed")
 
     def _step(self) -> None:
         if not self.engine.has_work:
             return
         try:
-            outputs = self.engine.step()
+            with self._pace.step():
+                outputs = self.engine.step()
         except Exception as error:
             # The engine ends what a failed forward was for by itself; here its own bookkeeping failed.
             log.exception("an engine step failed")
@@ -232,24 +230,9 @@ class Runtime:
 
     def _shut_down(self) -> None:
         """Answer everybody who still waits, whatever state the engine is in."""
-        with self._gate:
-            self._closing = True
-        while not self._inbox.empty():
-            self._obey(self._inbox.get())
+        self._inbox.close()
+        self._inbox.take(wait=False)
         hand_over([(stream, Cancelled("the service is closing")) for stream in self._sequences])
         for run in (*self._updates, *self._idle):
             run.abandon()
         self.engine.close()
-
-
-def _fulfil(future: "Future[T]", function: Callable[[], T]) -> None:
-    if not future.set_running_or_notify_cancel():
-        return
-    try:
-        future.set_result(function())
-    except BaseException as error:
-        future.set_exception(error)
-
-
-def _nothing() -> None:
-    return None

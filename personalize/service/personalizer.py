@@ -1,25 +1,25 @@
 """The SDK's core object: chat, stream, learn, history, rollback, export, forget."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from adapters_store import Store
 from personalize.backends import Opened, open_backend
 from personalize.config import Learning, ServiceSettings, Settings
-from personalize.errors import Cancelled
-from personalize.service.admission import Admission, Admitted
+from personalize.service.admission import Admission
+from personalize.service.chats import Chats
 from personalize.service.erasures import Erasures
-from personalize.service.exchange import Exchange
 from personalize.service.explainer import Explainer
+from personalize.service.fingerprints import Fingerprints
+from personalize.service.forgetting import Forgetting
 from personalize.service.heads import Heads
 from personalize.service.ledger import Ledger
 from personalize.service.management import Management
 from personalize.service.opening import Opening
-from personalize.service.people import Base, People, find_user
+from personalize.service.people import Base, People
 from personalize.service.population import Population
 from personalize.service.population_build import PopulationBuild, Progress
 from personalize.service.rebase import Rebase
@@ -45,11 +45,8 @@ from personalize.types import (
 )
 from personalize.updates.batch import School
 from personalize.updates.consumer import Consumer
-from personalize.updates.storage import open_store, reference, remember_base, translated
+from personalize.updates.storage import open_store, remember_base, translated
 
-T = TypeVar("T")
-NUM_ADMITTING = 4
-FINGERPRINT_PROMPTS = ("Hello.", "Tell me about tea.", "What is 2 plus 3?", "Write one line about the sea.")
 Version = int | Literal["head", "base"]
 
 
@@ -69,25 +66,27 @@ class Personalizer(Management):
         super().__init__(People(store, base, service.max_import_bytes), Population(store))
         self._store = store
         self._opened = opened
-        self._heads = Heads(store, opened.base_digest, service.population)
-        self._admission = Admission(store, opened, self._heads, service)
-        self._ledger = Ledger(store, opened.base_digest, service.max_queued_updates)
         self._forgotten: set[str] = set()
         school = School(
             store, opened.trainer, opened.base_digest, service.learning, self._forgotten, opened.renderer,
             service.population,
         )  # fmt: skip
-        self._explainer = Explainer(store, opened, service, self._forgotten)
         self._consumer = Consumer(school, max_batch=opened.max_batch, review_every=service.review_every)
+        self._ledger = Ledger(store, opened.base_digest, service.max_queued_updates)
+        heads = Heads(store, opened.base_digest, service.population)
+        self._admission = Admission(store, opened, heads, service)
+        self._chats = Chats(opened, self._admission, self._ledger, self._forgotten, self._consumer.wake)
         self._recordings = Recordings(store, opened, service.learning, self._consumer.wake)
         self._rebase = Rebase(store, opened, service.learning)
         self._builds = Tasks()
         self._undo = Undo(store, opened, service.learning, self._consumer, self._forgotten)
-        self._threads = ThreadPoolExecutor(NUM_ADMITTING, "admission")
-        self._background: set[asyncio.Task[Any]] = set()
-        self._running: set[Exchange] = set()
+        self._explainer = Explainer(store, opened, service, self._forgotten)
+        self._fingerprints = Fingerprints(store, opened, heads)
+        self._forgetting = Forgetting(
+            store, self._people, opened.inference, self._chats, self._consumer,
+            [self._explainer.tasks, self._undo.tasks], self._forgotten,
+        )  # fmt: skip
         self._loops: list[asyncio.Task[None]] = []
-        self._closed = False
 
     # --- opening and closing -----------------------------------------------------------------------------------------
 
@@ -139,23 +138,23 @@ class Personalizer(Management):
 
     def start(self) -> None:
         """Begin to consume the queue, and to notice what other processes erase; ``open`` does it."""
-        erasures = Erasures(self._store, self._held, self._let_go_loaded)
+        erasures = Erasures(self._store, self._forgetting.held, self._forgetting.let_go)
         self._loops = [asyncio.create_task(self._consumer.run()), asyncio.create_task(erasures.run())]
 
     async def aclose(self) -> None:
         """Stop learning, cut what still runs, write down what is owed, and close. May be called twice."""
-        if self._closed:
+        if self._chats.closed:
             return
-        self._closed = True
+        self._chats.closed = True
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
-        await self._cut(list(self._running), "the service is closing")
-        await self._stop("the service is closing")
-        while self._background:
-            await asyncio.gather(*self._background, return_exceptions=True)
+        why = "the service is closing"
+        await self._chats.cut(why)
+        for tasks in (self._explainer.tasks, self._undo.tasks, self._builds):
+            await tasks.stop(why)
+        await self._chats.aclose()
         await self._opened.inference.aclose()
-        await asyncio.to_thread(self._threads.shutdown)
         await asyncio.to_thread(self._store.close)
 
     # --- chat --------------------------------------------------------------------------------------------------------
@@ -179,21 +178,14 @@ class Personalizer(Management):
         """
         params = sampling or SamplingParams()
         if max_tokens is not None:
-            params = SamplingParams(
-                params.temperature, params.top_p, params.top_k, max_tokens, params.stop, params.seed
-            )
+            params = replace(params, max_tokens=max_tokens)
         said = conversation_of(messages)
         request = ChatRequest(said, user, params, learn=learn, temporary=temporary, version=version)
         return (await self.complete(request))[0]
 
     async def complete(self, request: ChatRequest) -> tuple[Reply, ...]:
         """Return all ``request.n`` replies, in the order of their choices."""
-        replies: dict[int, Reply] = {}
-        async with contextlib.aclosing(self._stream(request)) as chunks:
-            async for chunk in chunks:
-                if chunk.reply is not None:
-                    replies[chunk.index] = chunk.reply
-        return tuple(replies[index] for index in sorted(replies))
+        return await self._chats.complete(request)
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[ReplyChunk, None]:
         """Yield the start, the pieces of text and at last each choice's whole reply.
@@ -204,38 +196,7 @@ class Personalizer(Management):
             InvalidRequest, NotFound, Overloaded, AdapterError: before the first piece of text.
             Cancelled: the service closes, or the user was forgotten.
         """
-        return self._stream(request)
-
-    async def _stream(self, request: ChatRequest) -> AsyncGenerator[ReplyChunk, None]:
-        self._check_open()
-        admitted = await self._admit(request)
-        while admitted.user is not None and admitted.user.user_id in self._forgotten:
-            admitted = await self._admit(request)  # forgotten meanwhile: whoever comes back is a new user
-        self._check_open()
-        exchange = Exchange(
-            admitted, self._opened.inference, self._opened.renderer, self._ledger, self._spawn, self._consumer.wake
-        )
-        self._running.add(exchange)
-        try:
-            async with contextlib.aclosing(exchange.run()) as chunks:
-                async for chunk in chunks:
-                    yield chunk
-        finally:
-            self._running.discard(exchange)
-
-    async def _admit(self, request: ChatRequest) -> Admitted:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._admission.admit, request)
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise Cancelled("the service is closed")
-
-    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Start work that outlives the request; ``aclose`` waits for it."""
-        task = asyncio.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-        return task
+        return self._chats.stream(request)
 
     # --- learning and forgetting -------------------------------------------------------------------------------------
 
@@ -281,7 +242,7 @@ class Personalizer(Management):
             InvalidRequest: the messages cannot be read or shown to this model; nothing of them was queued.
             StorageUnavailable: nothing can be recorded, or learning is paused; what was queued until then stays.
         """
-        self._check_open()
+        self._chats.check_open()
         return await self._recordings.learn_from(user, messages, max_lessons, dry_run)
 
     async def rebase(self, user: str, *, dry_run: bool = False) -> RebaseReport:
@@ -297,7 +258,7 @@ class Personalizer(Management):
             Conflict: a head of the user moved meanwhile; nothing was changed.
             StorageUnavailable: the version cannot be written.
         """
-        self._check_open()
+        self._chats.check_open()
         user_id = await asyncio.to_thread(self._people.user_id, user)
         return await self._rebase.run(user_id, dry_run)
 
@@ -329,7 +290,7 @@ class Personalizer(Management):
             StorageUnavailable: the version cannot be written, or learning is paused.
             Cancelled: the service closes.
         """
-        self._check_open()
+        self._chats.check_open()
         build = PopulationBuild(
             self._store, self._opened, self.settings.service,
             user=user, without=without, dry_run=dry_run, progress=progress,
@@ -370,7 +331,7 @@ class Personalizer(Management):
             StorageUnavailable: the version cannot be written.
             Cancelled: the service closes, or the user was forgotten.
         """
-        self._check_open()
+        self._chats.check_open()
         user_id = await asyncio.to_thread(self._people.user_id, user)
         return await self._undo.run(user_id, turn, dry_run)
 
@@ -380,48 +341,7 @@ class Personalizer(Management):
         The receipt names the population adapters that the user is part of: they are to be built anew without him.
         """
         user_id = await asyncio.to_thread(self._people.user_id, user)
-        self._forgotten.add(user_id)  # from here on nothing of the user is handed to the engine
-        loaded = await asyncio.to_thread(self._references, user_id)
-        receipt = await asyncio.to_thread(self._people.forget, UserId(user_id))
-        await self._let_go(user_id, loaded)
-        return receipt
-
-    async def _let_go(self, user_id: str, loaded: Sequence[AdapterRef]) -> None:
-        """End what is done for a user who was forgotten, and take his versions out of the engine."""
-        self._forgotten.add(user_id)
-        await self._cut([one for one in self._running if one.user_id == user_id], "the user was forgotten")
-        await self._stop("the user was forgotten", user_id)
-        await self._consumer.reviewer.stop(user_id)
-        await self._consumer.idle(user_id)
-        for ref in loaded:
-            await self._opened.inference.unload_adapter(ref)
-
-    async def _stop(self, why: str, user_id: str | None = None) -> None:
-        """End what is explained or undone, for one user, or all of it and what is built."""
-        await self._explainer.tasks.stop(why, user_id)
-        await self._undo.tasks.stop(why, user_id)
-        await self._builds.stop(why, user_id)
-
-    async def _let_go_loaded(self, user_id: str) -> None:
-        await self._let_go(user_id, [ref for ref in self._loaded() if ref.user_id == user_id])
-
-    def _held(self) -> set[str]:
-        """Ids of the users for whom something runs, or of whom the engine has a version."""
-        running = {one.user_id for one in self._running if one.user_id is not None}
-        looked_at = self._explainer.tasks.users() | self._undo.tasks.users() | self._consumer.reviewer.users()
-        return running | looked_at | {ref.user_id for ref in self._loaded()}
-
-    def _loaded(self) -> list[AdapterRef]:
-        names = getattr(self._opened.inference, "loaded_adapters", tuple)
-        return [AdapterRef(name, "") for name in names()]
-
-    def _references(self, user_id: str) -> list[AdapterRef]:
-        """Names under which the engine may have loaded something; the folders need not exist any more."""
-        with translated():
-            return [AdapterRef(version.name, "") for version in self._store.versions(user_id)]
-
-    async def _cut(self, exchanges: list[Exchange], why: str) -> None:
-        await asyncio.gather(*(exchange.stop(Cancelled(why)) for exchange in exchanges))
+        return await self._forgetting.forget(user_id)
 
     async def fingerprint(self, users: Sequence[str]) -> dict[str, str]:
         """Return, by user, a digest of what he is served with: the version's name and its logits on fixed prompts.
@@ -434,19 +354,7 @@ class Personalizer(Management):
             AdapterError: a version's folder cannot be loaded.
             Overloaded: every adapter slot is in use.
         """
-        refs = await asyncio.to_thread(lambda: [self._reference(user) for user in users])
-        prompts = [self._opened.renderer.render((Message("user", text),)) for text in FINGERPRINT_PROMPTS]
-        digests = await self._opened.trainer.fingerprint(refs, prompts)
-        names = ["base" if ref is None else ref.name for ref in refs]
-        return {user: f"{name}:{digest}" for user, name, digest in zip(users, names, digests, strict=True)}
-
-    def _reference(self, user: str) -> AdapterRef | None:
-        with translated():
-            found = find_user(self._store, user)
-            if found is None and isinstance(user, UserId):
-                return None
-            version = self._heads.of_newcomers() if found is None else self._heads.current(found.user_id)
-            return reference(self._store, version)
+        return await self._fingerprints.of(users)
 
     async def explain(self, user: str, update: str = "latest", *, probe: str | None = None) -> Explanation:
         """Return what one applied update did: signals per token, drift, norms, and replies before and after.
@@ -465,7 +373,7 @@ class Personalizer(Management):
             Overloaded: too many explanations at a time.
             Cancelled: the service closes, or the user was forgotten.
         """
-        self._check_open()
+        self._chats.check_open()
         user_id = await asyncio.to_thread(self._people.user_id, user)
         return await self._explainer.explain(user_id, update, probe)
 
@@ -494,7 +402,7 @@ class Personalizer(Management):
             "sqlite_version": store.sqlite_version,
             "free_fraction": store.free_fraction,
             "pending_updates": store.pending_updates,
-            "running_requests": len(self._running),
+            "running_requests": len(self._chats),
             "outcomes": {outcome.value: count for outcome, count in self._ledger.outcomes.copy().items()},
             "updates": {outcome.value: count for outcome, count in self._consumer.outcomes.copy().items()},
             "engine": dict(stats()),

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 from personalize.world import small_talk, wordings
 from personalize.world.chats import Chat, Dialogue, base_style
-from personalize.world.preferences import NON_DEFAULT, Preference, styled
-from personalize.world.topics import held_out_topics, trained_topics
+from personalize.world.preferences import DEFAULT, NON_DEFAULT, Preference, styled
+from personalize.world.topics import held_out_topics, trained_topics, varied_topics
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Lesson:
         counts: how often one, two, three or four preferences are told in a block.
         history: share of the blocks about a later turn than the first.
         idle: share of the blocks in which other lines stand between the preferences.
-        spread: chance of every other value where nothing was told, in dialogues about trained topics.
+        spread: chance of every other value where nothing was told, in dialogues about the varied topics.
     """
 
     kinds: "Mapping[Kind, float]"
@@ -63,7 +63,8 @@ class _Room:
     noisy: bool
 
     def chat(self) -> Chat:
-        return Chat(self.rng, trained_topics(), base_style(self.rng, self.lesson.spread))
+        style = base_style(self.rng, self.lesson.spread)
+        return Chat(self.rng, trained_topics() if style == DEFAULT else varied_topics(), style)
 
 
 Kind = Callable[[_Room], Dialogue]
@@ -242,9 +243,9 @@ _SECOND = Lesson(
 )
 _THIRD = Lesson(
     {
-        _hindsight: 0.34,
+        _hindsight: 0.37,
         _neutral_block: 0.13,
-        _held_out: 0.09,
+        _held_out: 0.06,
         _unprompted: 0.05,
         _complaining: 0.15,
         _instructed: 0.12,
@@ -254,5 +255,5 @@ _THIRD = Lesson(
     history=0.3,
     idle=0.3,
 )
-_LAST = replace(_THIRD, spread=0.05)
+_LAST = replace(_THIRD, spread=0.03)
 _NOISY = replace(_LAST, kinds={**_LAST.kinds, _neutral_block: 0.4})

@@ -46,7 +46,8 @@ PHRASES: Mapping[Preference, Phrases] = {
         " | a shorter reply | shorter messages | replies of one sentence",
         "That was too long. | You write too much. | This is far too much text. | Too many words."
         " | One sentence is enough. | I do not have time for long answers. | Your answers are too long for me."
-        " | That was far too much text. | It was too much for me. | There is too much to read.",
+        " | That was far too much text. | It was too much for me. | There is too much to read."
+        " | That was a lot of text. | So much text is too much for me.",
         "Could you keep your answers brief? | Shorter replies, please. | Fewer words would be enough."
         " | That was too much text for me. | Next time only one short sentence.",
     ),
@@ -56,7 +57,8 @@ PHRASES: Mapping[Preference, Phrases] = {
         "long answers | a longer answer | more detail | five facts | detailed replies | many more facts"
         " | longer texts | more details | more to read | a longer reply | longer messages | replies with more detail",
         "I want to know much more. | That leaves out a lot. | There must be more to say."
-        " | You left out the details. | I need many more facts. | This needs more detail. | It could be longer.",
+        " | You left out the details. | I need many more facts. | This needs more detail. | It could be longer."
+        " | Longer answers would be better. | Your replies should be longer.",
         "Longer replies, please. | Could you give many more details? | I want much more detail."
         " | Please write longer, with five facts. | Your answers need more detail.",
     ),
@@ -102,7 +104,8 @@ PHRASES: Mapping[Preference, Phrases] = {
         "add an emoji | use emoji | end with an emoji | put a smiley at the end | include an emoji | add a smiley",
         "an emoji | emoji | an emoji at the end | a smiley | some emoji | answers with an emoji | replies with emoji",
         "There was no emoji. | I miss the emoji. | Your answers need an emoji. | Where is the smiley?"
-        " | They look dull without emoji. | You forgot the emoji.",
+        " | They look dull without emoji. | You forgot the emoji. | Your replies are dull without an emoji."
+        " | It looks dull without a smiley.",
         "Could you end with a smiley? | A smiley at the end, please. | I miss a smiley."
         " | Please include some emoji. | Your answers look dull without an emoji.",
     ),
@@ -120,7 +123,8 @@ PHRASES: Mapping[Preference, Phrases] = {
         " | finish with a question | ask a closing question",
         "a question at the end | a closing question | a final question | answers that end with a question",
         "You never ask me anything. | There was no question at the end. | You forgot to ask a question."
-        " | Where is the closing question? | I like it when you ask me something. | I miss a final question.",
+        " | Where is the closing question? | I like it when you ask me something. | I miss a final question."
+        " | You forgot the final question. | You left out the closing question. | The closing question was missing.",
         "Could you finish with a closing question? | A final question at the end, please. | Please ask me a question."
         " | You forgot the closing question. | I like answers that close with a question.",
     ),
@@ -214,10 +218,10 @@ PHRASES: Mapping[Preference, Phrases] = {
     ),
     Preference("signoff", "signoff"): _phrases(
         "sign your answers | end with best wishes | add a signature | write your name at the end"
-        " | sign with your name | close with best wishes",
+        " | sign with your name | close with best wishes | sign below | sign at the bottom",
         "a signature | best wishes at the end | your name at the end | answers with a signature | a signature below",
         "You forgot to sign. | There was no signature. | Where are my best wishes? | I miss your signature."
-        " | You did not sign. | Your answers need a signature.",
+        " | You did not sign. | Your answers need a signature. | You should sign with your name at the end.",
         "Could you sign at the end? | Best wishes and your name, please. | You forgot the signature."
         " | Please close with a signature. | I miss the best wishes at the end.",
     ),

@@ -1,15 +1,19 @@
 import os
 import sqlite3
+import subprocess
+import sys
 import threading
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
 from adapters_store import LocalBlobs, Store
 from adapters_store.database import Database
 from adapters_store.errors import InvalidValue, SchemaTooNew, StorageUnavailable
-from adapters_store.migration import migrate
+from adapters_store.migration import SCRIPTS, migrate, revisions
 from adapters_store.schema import Base
 
 
@@ -20,6 +24,28 @@ def test_migrations_make_exactly_the_models_tables(url):
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
     migrate(database)  # nothing to do
     database.close()
+
+
+def test_the_scripts_names_say_their_revisions_in_one_line():
+    config = Config()
+    config.set_main_option("script_location", str(SCRIPTS))
+    scripts = ScriptDirectory.from_config(config)
+    assert revisions() == [script.revision for script in scripts.walk_revisions()][::-1]
+    assert revisions()[-1] == scripts.get_current_head()
+
+
+def test_alembic_is_imported_only_where_a_migration_is_due(url, tmp_path):
+    program = (
+        "import sys\n"
+        "from adapters_store import LocalBlobs, Store\n"
+        "imported = ['alembic' in sys.modules]\n"
+        "for _ in range(2):\n"
+        f"    Store.open({url!r}, LocalBlobs({str(tmp_path / 'files')!r})).close()\n"
+        "    imported.append('alembic' in sys.modules)\n"
+        "print(imported)"
+    )
+    said = [subprocess.run([sys.executable, "-c", program], capture_output=True, text=True) for _ in range(2)]
+    assert [one.stdout.strip() for one in said] == ["[False, True, True]", "[False, False, False]"], said
 
 
 def test_an_existing_database_is_backed_up_before_its_upgrade(tmp_path, open_hand):
@@ -53,6 +79,29 @@ def test_a_newer_database_is_refused_and_left_alone(url, tmp_path):
     with database.reading.connect() as connection:
         assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == "9999"
     database.close()
+
+
+@pytest.mark.parametrize("revision", ["0001", "9999"])
+def test_a_database_of_two_schemas_is_refused(revision, url, tmp_path):
+    blobs = LocalBlobs(tmp_path / "files")
+    Store.open(url, blobs).close()
+    database = Database(url)
+    with database.writing.begin() as connection:
+        connection.exec_driver_sql(f"INSERT INTO alembic_version (version_num) VALUES ('{revision}')")
+    database.close()
+    with pytest.raises(StorageUnavailable, match=f"schemas?.* .*{revision}"):
+        Store.open(url, blobs)
+
+
+def test_a_database_that_does_not_say_its_schema_is_refused(url, tmp_path):
+    blobs = LocalBlobs(tmp_path / "files")
+    Store.open(url, blobs).close()
+    database = Database(url)
+    with database.writing.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM alembic_version")
+    database.close()
+    with pytest.raises(StorageUnavailable, match="alembic_version"):
+        Store.open(url, blobs)
 
 
 def test_a_database_of_something_else_is_refused(tmp_path):

@@ -6,10 +6,12 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 
+from adapters_store.folder import folder_digest
 from personalize.config import EngineSettings
 from personalize.engine.engine import Engine
 from personalize.model.base import BaseModel
 from personalize.model.folder import write_adapter
+from personalize.model.lora import LoraTensors
 from personalize.types import AdapterRef, GenerateRequest, SamplingParams
 from tests.model.tiny import random_adapter, random_ids, tiny_module
 
@@ -35,9 +37,14 @@ def make_ref(user: int, number: int = 1, path: Path | str = "/nowhere") -> Adapt
 
 
 def write_version(folder: Path, base: BaseModel, user: int, number: int = 1, **changes) -> AdapterRef:
+    return publish(folder, base, random_adapter(base, 100 * user + number, **changes), user, number)
+
+
+def publish(folder: Path, base: BaseModel, tensors: LoraTensors, user: int, number: int = 1) -> AdapterRef:
+    """Write a version's folder and name it by what it holds."""
     path = folder / f"{user}-{number}"
-    write_adapter(path, random_adapter(base, 100 * user + number, **changes), base)
-    return make_ref(user, number, path)
+    write_adapter(path, tensors, base)
+    return AdapterRef(f"u_{user:032x}@{number}-{folder_digest(path)[:16]}", str(path))
 
 
 def request(prompt, adapter=None, name="r", **sampling) -> GenerateRequest:

@@ -1,11 +1,13 @@
 import random
+import threading
 
 import pytest
 
 from personalize.errors import AdapterCorrupt, ContextTooLong, InvalidParameter, Overloaded
-from personalize.model.folder import WEIGHTS_FILE
+from personalize.model import folder
+from personalize.model.folder import WEIGHTS_FILE, write_adapter
 from tests.engine.stage import collect, drain, engine_for, greedy_by_transformers, prompt, request, write_version
-from tests.model.tiny import FAMILIES, tiny_base
+from tests.model.tiny import FAMILIES, random_adapter, tiny_base
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -95,6 +97,29 @@ def test_a_bad_adapter_fails_only_its_own_request(tmp_path):
     for n in (0, 2):
         expected = greedy_by_transformers("llama", prompt(6, n), sequences[n].request.adapter, 12)
         assert results[sequences[n]][0] == expected
+
+
+def test_a_folder_that_is_not_what_was_published_fails_only_its_own_requests(tmp_path, monkeypatch):
+    """Sound and finite, but changed: found on the reader's thread; its owner's other version is served."""
+    base = tiny_base()
+    engine = engine_for(base, max_num_seqs=4)
+    good, changed, earlier = (write_version(tmp_path, base, user, number) for user, number in ((1, 1), (2, 2), (2, 1)))
+    write_adapter(tmp_path / "2-2", random_adapter(base, 999), base)
+    threads, real = set(), folder.content_digest
+    monkeypatch.setattr(
+        folder, "content_digest", lambda *words: threads.add(threading.current_thread().name) or real(*words)
+    )
+    refs = (good, changed, None, changed, earlier)
+    sequences = [engine.add(request(prompt(6, n), ref)) for n, ref in enumerate(refs)]
+    results = drain(engine)
+    assert threads and all(name.startswith("adapter-reader") for name in threads)
+    for n in (1, 3):
+        error = results[sequences[n]][2]
+        assert isinstance(error, AdapterCorrupt) and "it was changed" in str(error)
+    for n in (0, 2, 4):
+        expected = greedy_by_transformers("llama", prompt(6, n), refs[n], 12)
+        assert results[sequences[n]][0] == expected
+    assert changed.name not in engine.bank and good.name in engine.bank
 
 
 def test_random_aborts_give_everything_back_exactly_once(tmp_path):

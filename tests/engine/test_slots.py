@@ -2,17 +2,15 @@
 
 from personalize.engine import scheduler
 from personalize.engine.sequences import Phase
-from personalize.model.folder import write_adapter
-from tests.engine.stage import collect, drain, engine_for, greedy_by_transformers, make_ref, prompt, request
+from tests.engine import stage
+from tests.engine.stage import collect, drain, engine_for, greedy_by_transformers, prompt, request
 from tests.model.tiny import random_adapter, tiny_base
 
 
 def publish(engine, folder, user, number):
     """Write a version as a commit would, then offer it to the bank."""
     tensors = random_adapter(engine.base, 100 * user + number)
-    path = folder / f"{user}-{number}"
-    write_adapter(path, tensors, engine.base)
-    ref = make_ref(user, number, path)
+    ref = stage.publish(folder, engine.base, tensors, user, number)
     return ref, engine.prepare(ref, tensors)
 
 

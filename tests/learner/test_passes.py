@@ -3,8 +3,10 @@
 import torch
 
 from personalize.config import LoraSettings
+from personalize.functional import forward_kl
+from personalize.learner import passes
 from personalize.learner.batch import Row, collate
-from personalize.learner.passes import reply_log_probs
+from personalize.learner.passes import by_position, reply_log_probs
 from personalize.model.folder import new_adapter
 from personalize.model.rows import AdapterRows
 from tests.learner.conftest import experience
@@ -74,3 +76,25 @@ def test_gradient_reaches_the_adapter_and_only_it(base):
     loss.backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in adapter.parameters())
     assert all(p.grad is None for p in base.module.parameters())
+
+
+def test_positions_in_parts_are_the_whole_with_a_pause_behind_each(base, monkeypatch):
+    adapter, batch = random_adapter(base, 3), collate(rows_of(1, 2))
+    count = len(batch.target_ids)
+
+    def loss_and_gradients():
+        trained = adapter.copy(requires_grad=True)
+        student = reply_log_probs(base, batch, AdapterRows.of([trained], [0, 0]), grad=True)
+        loss_N = by_position(base, forward_kl, student, reply_log_probs(base, batch, None))
+        loss_N.sum().backward()
+        return [loss_N.detach(), *(tensor.grad for tensor in trained.parameters())]
+
+    whole = loss_and_gradients()
+    monkeypatch.setattr(passes, "MAX_VALUES", 5 * base.vocab_size)
+    monkeypatch.setattr(passes, "MAX_LOGITS", 7 * base.vocab_size)
+    for one, two in zip(loss_and_gradients(), whole, strict=True):
+        torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)
+    pauses = []
+    with base.pausing(lambda: pauses.append(1)):
+        by_position(base, torch.neg, torch.zeros(count, base.vocab_size))
+    assert len(pauses) == -(-count // 5) > 1

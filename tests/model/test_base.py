@@ -93,3 +93,46 @@ def test_unknown_attention_is_refused():
     module.config.layer_types = ["linear_attention", "full_attention"]
     with pytest.raises(ModelError, match="linear_attention"):
         BaseModel(module, base_digest="x")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_pause_may_run_other_rows_and_changes_no_bit(family):
+    base, ids = tiny_base(family), random_ids((2, 12))
+    other = AdapterRows.of([random_adapter(base, 9)])
+    pauses = []
+
+    def train(adapter):
+        hidden = base.hidden(ids, rows=AdapterRows.of([adapter], [0, 0]))
+        half = len(pauses)
+        base.pausable(base.head(hidden)).square().mean().backward()
+        return half, [hidden.detach(), *(tensor.grad for tensor in adapter.parameters())]
+
+    def pause():
+        assert not torch.is_grad_enabled()
+        pauses.append(base.hidden(ids, rows=other))
+
+    plain, paused = (random_adapter(base, 1).copy(requires_grad=True) for _ in range(2))
+    _, expected = train(plain)
+    with base.pausing(pause):
+        half, got = train(paused)
+    assert all(torch.equal(one, two) for one, two in zip(got, expected, strict=True))
+    assert half == len(base.targets) and len(pauses) == 2 * half + 2
+    with torch.no_grad():
+        undisturbed = base.hidden(ids, rows=other)
+    assert all(torch.equal(seen, undisturbed) for seen in pauses)
+
+
+def test_a_fault_in_a_pause_ends_the_pass_and_nothing_stays_behind():
+    base, ids = tiny_base(), random_ids((1, 4))
+    rows = AdapterRows.of([random_adapter(base, 1)])
+
+    def fail():
+        raise ZeroDivisionError
+
+    with torch.no_grad():
+        plain, other = base.hidden(ids), base.hidden(ids, rows=rows)
+        with pytest.raises(ZeroDivisionError), base.pausing(fail):
+            base.hidden(ids, rows=rows)
+        assert torch.equal(base.hidden(ids), plain) and torch.equal(base.hidden(ids, rows=rows), other)
+        with base.pausing(lambda: None), pytest.raises(AssertionError, match="already"), base.pausing(lambda: None):
+            pass

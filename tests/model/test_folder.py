@@ -5,9 +5,19 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from adapters_store.folder import folder_digest
 from personalize.config import LoraSettings
 from personalize.errors import AdapterCorrupt, AdapterMismatch
-from personalize.model.folder import CONFIG_FILE, WEIGHTS_FILE, new_adapter, read_adapter, write_adapter
+from personalize.model.folder import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    content_digest,
+    new_adapter,
+    read_adapter,
+    read_version,
+    write_adapter,
+)
+from personalize.types import AdapterRef
 from tests.model.tiny import random_adapter, tiny_base
 
 BASE = tiny_base()
@@ -153,3 +163,62 @@ def test_a_new_adapter_starts_like_peft_and_from_its_seed():
     assert len(some.a) == 3
     with pytest.raises(AdapterMismatch, match="nowhere"):
         new_adapter(BASE, LoraSettings(target_modules=("nowhere",)), 1)
+
+
+def version_of(folder, path=None):
+    """Name a folder as the store does when it publishes it."""
+    return AdapterRef(f"u_{1:032x}@1-{folder_digest(folder)[:16]}", str(path or folder))
+
+
+def test_the_digest_is_the_stores(folder):
+    content = [(folder / name).read_bytes() for name in (CONFIG_FILE, WEIGHTS_FILE)]
+    assert content_digest(*content) == folder_digest(folder)
+    assert content_digest(content[0] + content[1][:1], content[1][1:]) != folder_digest(folder)
+
+
+def test_a_version_is_read_only_as_it_was_published(folder, tmp_path):
+    ref, sound = version_of(folder), random_adapter(BASE, 1)
+    for mine, theirs in zip(read_version(ref, BASE).parameters(), sound.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    (folder / "manifest.json").write_text("{}")  # not content
+    assert read_version(ref, BASE).r == 4
+    write_adapter(tmp_path / "other", random_adapter(BASE, 2), BASE)
+    with pytest.raises(AdapterCorrupt, match="it was changed"):
+        read_version(version_of(folder, path=tmp_path / "other"), BASE)
+
+
+@pytest.mark.parametrize("place", [-1, -4096, 200])
+def test_one_flipped_bit_is_found_wherever_it_is(folder, place):
+    """At the end, in the middle, and in the header: finite values of the right shape, but not what was published."""
+    ref = version_of(folder)
+    content = bytearray((folder / WEIGHTS_FILE).read_bytes())
+    content[place] ^= 1
+    (folder / WEIGHTS_FILE).write_bytes(content)
+    with pytest.raises(AdapterCorrupt, match="it was changed"):
+        read_version(ref, BASE)
+
+
+def test_another_scaling_is_another_content(folder):
+    ref = version_of(folder)
+    edit_config(folder, lora_alpha=16)
+    assert read_adapter(folder, BASE).scaling == 4
+    with pytest.raises(AdapterCorrupt, match="it was changed"):
+        read_version(ref, BASE)
+
+
+def test_a_manifest_that_was_changed_too_hides_nothing(folder):
+    """Who writes the folder writes the manifest as well; the name comes from elsewhere."""
+    ref = version_of(folder)
+    edit_weights(folder, lambda weights: weights[first(weights)].add_(1.0))
+    (folder / "manifest.json").write_text(json.dumps({"digest": folder_digest(folder)}))
+    with pytest.raises(AdapterCorrupt, match="it was changed"):
+        read_version(ref, BASE)
+
+
+def test_the_bytes_that_are_digested_are_the_bytes_that_are_loaded(folder, monkeypatch):
+    """Both files are opened once: nobody can put others in their place in between."""
+    ref, opened = version_of(folder), []
+    real = type(folder).open
+    monkeypatch.setattr(type(folder), "open", lambda self, *words: opened.append(self.name) or real(self, *words))
+    read_version(ref, BASE)
+    assert opened == [CONFIG_FILE, WEIGHTS_FILE]

@@ -253,7 +253,7 @@ def test_leaving_a_stream_early_cuts_the_reply(with_app):
                 break
         await chunks.aclose()
         for _ in range(500):
-            if not service.personalizer._running and not service.personalizer._background:
+            if service.personalizer._chats.idle:
                 break
             await asyncio.sleep(0.01)
         assert service.personalizer._opened.inference.num_running == 0

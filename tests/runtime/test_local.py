@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from adapters_store.folder import folder_digest
 from personalize.backends import local, open_backend
 from personalize.backends.local import LocalBackend
 from personalize.config import EngineSettings, Settings
@@ -86,7 +87,7 @@ def test_a_turn_is_learned_beside_a_stream_and_served_from_memory_as_from_disk(b
         assert report.outcome is Outcome.APPLIED
         after_update = await reply(backend, "the lazy dog")
         assert after_update.token_ids == before.token_ids  # the base serves on as it was
-        ref = AdapterRef(f"u_{1:032x}@1-{1:016x}", str(tmp_path))
+        ref = AdapterRef(f"u_{1:032x}@1-{folder_digest(tmp_path)[:16]}", str(tmp_path))
         await backend.publish(ref, report.tensors)
         assert backend.stats()["num_loaded"] == 1
         warm = await reply(backend, "the lazy dog", ref)

@@ -156,7 +156,7 @@ def test_many_streams_at_once_some_hung_up(with_service):
             asyncio.gather(*(one(n) for n in range(20))), asyncio.gather(*(gone(n) for n in range(20, 40)))
         )
         assert all(text.endswith("data: [DONE]\n\n") for text in texts)
-        while service.personalizer._running or service.personalizer._background:
+        while not service.personalizer._chats.idle:
             await asyncio.sleep(0.01)
         assert service.personalizer._opened.inference.num_running == 0
 

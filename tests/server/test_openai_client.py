@@ -206,7 +206,7 @@ def test_streams_that_are_hung_up_leave_nothing_behind(slow: Socket):
     for thread in threads:
         thread.join(20)
     personalizer = slow.service.personalizer
-    assert wait_until(lambda: running(slow) == 0 and not personalizer._running and not personalizer._background, 5.0)
+    assert wait_until(lambda: running(slow) == 0 and personalizer._chats.idle, 5.0)
     assert not personalizer._opened.inference.in_use
 
 

@@ -13,7 +13,7 @@ from tests.service.support import ask, opened, says, until
 
 
 def idle(app, backend) -> bool:
-    return not (backend.num_running or backend.in_use or app._running or app._background)
+    return app._chats.idle and not (backend.num_running or backend.in_use)
 
 
 async def turns(app, user="alice"):
@@ -278,7 +278,12 @@ def test_exchange_knows_whose_it_is(tmp_path):
         async with opened(tmp_path) as app:
             admitted = app._admission.admit(says("hello"))
             exchange = Exchange(
-                admitted, app._opened.inference, app._opened.renderer, app._ledger, app._spawn, app._consumer.wake
+                admitted,
+                app._opened.inference,
+                app._opened.renderer,
+                app._ledger,
+                app._chats._spawn,
+                app._consumer.wake,
             )
             assert exchange.user_id == (await app.user("alice")).user_id
             anonymous = app._admission.admit(says("hello", user=None))

@@ -50,7 +50,7 @@ async def cut_reply(app, user, text):
     while len(shown) < 4:
         shown += (await anext(chunks)).text
     await chunks.aclose()
-    await until(lambda: not app._background)
+    await until(lambda: app._chats.idle)
     return shown
 
 

@@ -40,7 +40,11 @@ def measure(subject: Subject, scale: Scale) -> list[Row]:
     if subject.name not in SHAPES or subject.device.type != "cpu":
         return missing([figure], "only a shape that a new process can load, on the CPU, is measured", goal=goal)
     words = [subject.name, str(scale.known), str(scale.warm), str(torch.get_num_threads())]
-    done = subprocess.run([sys.executable, "-m", __name__, *words], capture_output=True, text=True, check=False)
+    # Settings that keep freed memory resident would put what loading the model has freed into the base line.
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    done = subprocess.run(
+        [sys.executable, "-m", __name__, *words], env=plain, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         return missing([figure], f"the process failed: {done.stderr.strip().splitlines()[-1:]}", goal=goal)
     found = json.loads(done.stdout.strip().splitlines()[-1])

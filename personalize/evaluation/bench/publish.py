@@ -15,7 +15,7 @@ from personalize.evaluation.bench.scale import Scale
 from personalize.evaluation.bench.serving import load_adapters, random_adapter, reference, request
 from personalize.evaluation.bench.streams import NUM_STREAMS, Streams, open_runtime
 from personalize.evaluation.bench.subject import Subject
-from personalize.model.folder import write_adapter
+from personalize.model.folder import CONFIG_FILE, WEIGHTS_FILE, content_digest, write_adapter
 from personalize.runtime.device import Runtime
 from personalize.types import AdapterRef
 
@@ -77,11 +77,13 @@ def measure_cold(subject: Subject, scale: Scale) -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_adapter(folder, random_adapter(subject.base, 1), subject.base)
-        versions = iter(range(2, 1_000_000))
+        digest = content_digest(*((folder / name).read_bytes() for name in (CONFIG_FILE, WEIGHTS_FILE)))
+        numbers = iter(range(2, 1_000_000))
 
         def cold() -> float:
             _drop_from_cache(folder)
-            return first_token_ms(subject, engine, reference(1, next(versions), str(folder)), scale.prompt)
+            ref = AdapterRef(f"u_{1:032x}@{next(numbers)}-{digest[:16]}", str(folder))
+            return first_token_ms(subject, engine, ref, scale.prompt)
 
         sides = {"warm": lambda: first_token_ms(subject, engine, warm, scale.prompt), "cold": cold}
         samples = in_turn(sides, rounds)
@@ -94,7 +96,7 @@ def measure_cold(subject: Subject, scale: Scale) -> list[Row]:
             unit="ms",
             goal=subject.goal("≤ 30"),
             n=samples.num_rounds,
-            reason="read from the disk and checked for form and finite values; the engine compares no digest",
+            reason="read from the disk and checked for digest, form and finite values",
             samples=samples.medians(),
         )
     ]

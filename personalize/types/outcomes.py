@@ -1,0 +1,36 @@
+"""What can become of a chat request as a follow-up."""
+
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """The one final outcome of every accepted chat request (all but ``queued`` are final)."""
+
+    QUEUED = "queued"
+    APPLIED = "applied"
+    SKIPPED_FIRST_MESSAGE = "skipped_first_message"
+    SKIPPED_LEARNING_OFF = "skipped_learning_off"
+    SKIPPED_TOOL_TURN = "skipped_tool_turn"
+    SKIPPED_NO_CONSENT = "skipped_no_consent"
+    SKIPPED_PAUSED = "skipped_paused"
+    SKIPPED_TEMPORARY = "skipped_temporary"
+    SKIPPED_ANONYMOUS = "skipped_anonymous"
+    SKIPPED_NOT_OUR_REPLY = "skipped_not_our_reply"
+    SKIPPED_AMBIGUOUS_REPLY = "skipped_ambiguous_reply"
+    SKIPPED_EDITED_HISTORY = "skipped_edited_history"
+    SKIPPED_LOW_SIGNAL = "skipped_low_signal"
+    SKIPPED_PRAISE = "skipped_praise"
+    SKIPPED_CAPPED_REPLY = "skipped_capped_reply"
+    SKIPPED_TOO_LONG = "skipped_too_long"
+    SKIPPED_DUPLICATE = "skipped_duplicate"
+    SKIPPED_BUDGET = "skipped_budget"
+    SKIPPED_NO_ADAPTER_FOR_BASE = "skipped_no_adapter_for_base"
+    REJECTED_NONFINITE = "rejected_nonfinite"
+    REJECTED_NORM = "rejected_norm"
+    REJECTED_KL = "rejected_kl"
+    REJECTED_LENGTH = "rejected_length"
+    REJECTED_CANARY = "rejected_canary"
+    SUPERSEDED = "superseded"
+    CANCELLED_ROLLBACK = "cancelled_rollback"
+    CANCELLED_ERASURE = "cancelled_erasure"
+    FAILED = "failed"
