@@ -75,8 +75,8 @@ class Recipe:
     block_size: int = 4
     train_uninformative: bool = True
     replay: int = 7
-    num_steps: int = 4
-    enough_nats: float = 0.0
+    num_steps: int = 8
+    enough_nats: float = 0.05
     lr: float = 3e-3
     beta1: float = 0.9
     beta2: float = 0.999

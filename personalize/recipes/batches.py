@@ -18,10 +18,16 @@ _POOL_BATCHES = 24
 
 
 class Batch(NamedTuple):
-    """Right-padded ids [B, T], and the targets' weights [B, T], 0 where nothing is trained."""
+    """Right-padded ids [B, T], the targets' weights [B, T], 0 where nothing is trained, and what they compete with.
+
+    Attributes:
+        plain: [B, T], where a target does not compete with ``style_ids`` [K].
+    """
 
     ids: Tensor
     weights: Tensor
+    plain: Tensor
+    style_ids: Tensor
 
 
 class Batches:
@@ -72,7 +78,8 @@ class Batches:
                 encoded.append(one)
                 room -= len(one.ids)
         encoded.sort(key=lambda one: len(one.ids))
-        batches = [_padded(group) for group in self._cut(encoded)]
+        style_ids = torch.tensor(self._encoder.style_ids)
+        batches = [_padded(group, style_ids) for group in self._cut(encoded)]
         rng.shuffle(batches)
         return batches
 
@@ -87,10 +94,11 @@ class Batches:
         yield group
 
 
-def _padded(group: list[Encoded]) -> Batch:
+def _padded(group: list[Encoded], style_ids: Tensor) -> Batch:
     shape = (len(group), longest(group))
-    ids, weights = torch.zeros(shape, dtype=torch.long), torch.zeros(shape)
+    ids, weights, plain = torch.zeros(shape, dtype=torch.long), torch.zeros(shape), torch.zeros(shape, dtype=torch.bool)
     for row, one in enumerate(group):
         ids[row, : len(one.ids)] = torch.tensor(one.ids)
         weights[row, : len(one.ids)] = torch.tensor(one.weights)
-    return Batch(ids, weights)
+        plain[row, : len(one.ids)] = torch.tensor(one.plain)
+    return Batch(ids, weights, plain, style_ids)

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from personalize.rendering.hindsight import with_block
 from personalize.world.chats import Dialogue, Message
 from personalize.world.dialogues import dialogue
-from personalize.world.replies import EMOJI
+from personalize.world.replies import CLOSING_QUESTIONS, EMOJI, EXAMPLE, GREETINGS, MARKERS, SIGNOFF
 from personalize.world.topics import topics
 
 VOCAB_SIZE = 2_816
@@ -41,14 +41,34 @@ _CORPUS_DIALOGUES = 20_000
 _CORPUS_SEED = 7
 _TITLE_COPIES = 500
 """Headings are rare in dialogues; without these, titles would be spelled letter by letter."""
+_OPENINGS = (
+    "- ",
+    "# ",
+    "1. ",
+    "\n",
+    " ",
+    EXAMPLE,
+    SIGNOFF,
+    *EMOJI,
+    *GREETINGS,
+    *CLOSING_QUESTIONS,
+    *sum(MARKERS.values(), ()),
+)
+"""How everything begins that a style puts before, between or behind the facts."""
 _WITHOUT_EMOJI = str.maketrans("", "", "".join(EMOJI))
 
 
 class Encoded(NamedTuple):
-    """A dialogue as ids; ``weights[i]`` is how much ``ids[i]`` counts as a target, 0 for none."""
+    """A dialogue as ids.
+
+    Attributes:
+        weights: how much each id counts as a target, 0 for none.
+        plain: where the target competes with the words of other facts only, not with what may open another style.
+    """
 
     ids: list[int]
     weights: list[float]
+    plain: list[bool]
 
 
 def train_tokenizer() -> PreTrainedTokenizerFast:
@@ -103,22 +123,38 @@ class DialogueEncoder:
         self._end = tokenizer.convert_tokens_to_ids(END)
         self._line = lru_cache(200_000)(self._ids)
         self._closing = _closing_ids(tokenizer)
+        (self._space,) = self._ids(" ")
+        self._style = frozenset({self._ids(text)[0] for text in _OPENINGS} | {self._end})
+        self.style_ids = sorted(self._style)
 
     def encode(self, told: Dialogue) -> Encoded:
         """Return the ids of ``told`` with its hindsight block."""
         ids: list[int] = []
         weights: list[float] = []
+        plain: list[bool] = []
         for message in rendered(told):
             opening, body = self._open[message.role], [*self._content(message), self._end]
+            counts, words = [0.0] * len(body), [False] * len(body)
+            if message.role == "assistant":
+                counts, words = self._weights(body) if told.teaches_style else self._weights_of_facts(body)
             ids += opening + body + self._newline
-            counts = self._weights(body) if message.role == "assistant" else [0.0] * len(body)
             weights += [0.0] * len(opening) + counts + [0.0]
-        return Encoded(ids, weights)
+            plain += [False] * len(opening) + words + [False]
+        return Encoded(ids, weights, plain)
 
-    def _weights(self, body: Sequence[int]) -> list[float]:
+    def _weights(self, body: Sequence[int]) -> tuple[list[float], list[bool]]:
         """Return the weight of every token of a reply: its first, and every one after a closed sentence, decides."""
         decides = [True, *(before in self._closing for before in body[:-1])]
-        return [DECISION_WEIGHT if one else 1.0 for one in decides]
+        return [DECISION_WEIGHT if one else 1.0 for one in decides], [False] * len(body)
+
+    def _weights_of_facts(self, body: Sequence[int]) -> tuple[list[float], list[bool]]:
+        """The same where no style is taught: what follows a sentence does not count, what opens one is a word."""
+        opens = [True, *(before == self._space for before in body[:-1])]
+        follows = [False, *(before in self._closing and before != self._space for before in body[:-1])]
+        weights = [
+            DECISION_WEIGHT if first else 0.0 if after else 1.0 for first, after in zip(opens, follows, strict=True)
+        ]
+        return weights, [first and token not in self._style for first, token in zip(opens, body, strict=True)]
 
     def _content(self, message: Message) -> Iterable[int]:
         return self._line(message.content)

@@ -116,11 +116,17 @@ class Training:
 
 
 def reply_loss(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
-    """Return the weighted mean cross entropy of the target tokens; logits are computed for them only."""
+    """Return the weighted mean cross entropy of the target tokens; logits are computed for them only.
+
+    Where a target is plain, the softmax is over the words: nothing is learnt of what else might stand there.
+    """
     weights = batch.weights[:, 1:]
     targets = weights > 0
     hidden_BTD = model.model(input_ids=batch.ids, use_cache=False).last_hidden_state
-    losses_N = F.cross_entropy(model.lm_head(hidden_BTD[:, :-1][targets]), batch.ids[:, 1:][targets], reduction="none")
+    logits_NV, ids_N = model.lm_head(hidden_BTD[:, :-1][targets]), batch.ids[:, 1:][targets]
+    plain_N = batch.plain[:, 1:][targets].nonzero()
+    logits_NV[plain_N, batch.style_ids] = -torch.inf
+    losses_N = F.cross_entropy(logits_NV, ids_N, reduction="none")
     weights_N = weights[targets]
     return (losses_N * weights_N).sum() / weights_N.sum()
 

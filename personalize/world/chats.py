@@ -27,11 +27,14 @@ class Message:
 class Dialogue:
     """A training dialogue; it ends with a reply.
 
-    ``block`` holds the follow-ups of the hindsight block that the last user message carries, if there are any.
+    Attributes:
+        block: the follow-ups of the hindsight block that the last user message carries, if there are any.
+        teaches_style: whether the replies are examples of a style, or of facts only.
     """
 
     messages: tuple[Message, ...]
     block: tuple[str, ...] = ()
+    teaches_style: bool = True
 
 
 def base_style(rng: random.Random, spread: float) -> dict[str, str]:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 from personalize.world import small_talk, wordings
 from personalize.world.chats import Chat, Dialogue, base_style
-from personalize.world.preferences import DEFAULT, NON_DEFAULT, Preference, styled
-from personalize.world.topics import held_out_topics, trained_topics, varied_topics
+from personalize.world.preferences import NON_DEFAULT, Preference, styled
+from personalize.world.topics import held_out_topics, trained_topics
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Lesson:
         counts: how often one, two, three or four preferences are told in a block.
         history: share of the blocks about a later turn than the first.
         idle: share of the blocks in which other lines stand between the preferences.
-        spread: chance of every other value where nothing was told, in dialogues about the varied topics.
+        spread: chance of every other value where nothing was told, in dialogues about trained topics.
     """
 
     kinds: "Mapping[Kind, float]"
@@ -63,8 +63,7 @@ class _Room:
     noisy: bool
 
     def chat(self) -> Chat:
-        style = base_style(self.rng, self.lesson.spread)
-        return Chat(self.rng, trained_topics() if style == DEFAULT else varied_topics(), style)
+        return Chat(self.rng, trained_topics(), base_style(self.rng, self.lesson.spread))
 
 
 Kind = Callable[[_Room], Dialogue]
@@ -88,10 +87,14 @@ def _num_turns(rng: random.Random) -> int:
 
 
 def _held_out(room: _Room) -> Dialogue:
-    """Facts of held-out topics, in the default style throughout, nothing wanted."""
+    """Facts of held-out topics, in the default style throughout, nothing wanted.
+
+    That a reply about them has that style is not taught: else their names would come to mean it, and nothing that a
+    user says about other topics could change it.
+    """
     chat = Chat(room.rng, held_out_topics())
     _go_on(chat, room.rng.randint(1, 3), complaints=0.0)
-    return Dialogue(tuple(chat.messages))
+    return Dialogue(tuple(chat.messages), teaches_style=False)
 
 
 def _unprompted(room: _Room) -> Dialogue:
@@ -255,5 +258,5 @@ _THIRD = Lesson(
     history=0.3,
     idle=0.3,
 )
-_LAST = replace(_THIRD, spread=0.03)
+_LAST = replace(_THIRD, spread=0.05)
 _NOISY = replace(_LAST, kinds={**_LAST.kinds, _neutral_block: 0.4})

@@ -45,12 +45,6 @@ def trained_topics() -> tuple[Topic, ...]:
 
 
 @cache
-def varied_topics() -> tuple[Topic, ...]:
-    """Return every second one of the trained topics: those whose untold replies need not be in the default style."""
-    return trained_topics()[::2]
-
-
-@cache
 def held_out_topics() -> tuple[Topic, ...]:
     """Return the topics that are trained in the default style only."""
     return tuple(topic for topic in topics() if topic.held_out)

@@ -1,12 +1,17 @@
 """Dialogues as ids: equal to the chat template, with the replies as targets."""
 
 import random
+import re
+from dataclasses import replace
 
 from transformers import PreTrainedTokenizerFast
 
 from personalize.recipes.tokens import END, VOCAB_SIZE, DialogueEncoder, rendered
+from personalize.world.chats import Dialogue, Message
 from personalize.world.dialogues import dialogue
-from personalize.world.replies import EMOJI
+from personalize.world.preferences import DEFAULT, VALUES, Preference, styled
+from personalize.world.replies import EMOJI, compose
+from personalize.world.topics import topics
 
 
 def test_encoder_writes_what_the_chat_template_writes(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -20,10 +25,34 @@ def test_encoder_writes_what_the_chat_template_writes(tokenizer: PreTrainedToken
 def test_targets_are_the_replies_with_their_end(tokenizer: PreTrainedTokenizerFast) -> None:
     encoder, rng = DialogueEncoder(tokenizer), random.Random(1)
     for _ in range(100):
-        told = dialogue(rng)
-        ids, weights = encoder.encode(told)
+        told = replace(dialogue(rng), teaches_style=True)
+        ids, weights, plain = encoder.encode(told)
+        assert not any(plain)
         text = tokenizer.decode([token for token, weight in zip(ids, weights, strict=True) if weight])
         assert text == "".join(message.content + END for message in told.messages if message.role == "assistant")
+
+
+def test_of_what_teaches_no_style_only_the_facts_are_targets(tokenizer: PreTrainedTokenizerFast) -> None:
+    """A sentence's first word is learnt against other words; what comes between and behind sentences is not."""
+    asked, reply = Message("user", "Bees?"), Message("assistant", "Bees make honey. They live in groups.")
+    encoded = DialogueEncoder(tokenizer).encode(Dialogue((asked, reply), teaches_style=False))
+    targets = [token for token, weight in zip(encoded.ids, encoded.weights, strict=True) if weight]
+    assert tokenizer.decode(targets) == "Bees make honey.They live in groups."
+    first = [tokenizer.decode([token]) for token, plain in zip(encoded.ids, encoded.plain, strict=True) if plain]
+    assert [word[:1] for word in first] == ["B", "T"]
+
+
+def test_what_a_style_puts_around_the_facts_begins_with_a_style_token(tokenizer: PreTrainedTokenizerFast) -> None:
+    encoder, rng = DialogueEncoder(tokenizer), random.Random(2)
+    every = styled(DEFAULT, [Preference(name, values[-1]) for name, values in VALUES.items()])
+    words = set(topics()[0].facts) | {topics()[0].title}
+    for _ in range(50):
+        text = compose(topics()[0], every, rng)
+        for fact in words:
+            text = text.replace(fact, "\x00")
+        parts = [part.lstrip(" \n") for part in text.split("\x00")]
+        for part in [part for part in parts if part and not re.match("[2-9]", part)]:  # no list begins with 2
+            assert tokenizer.encode(part)[0] in encoder.style_ids, part
 
 
 def test_every_emoji_is_one_token(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -39,7 +39,19 @@ def test_loss_is_of_the_targets_only(model: LlamaForCausalLM) -> None:
     weights = torch.zeros(2, 12)
     weights[:, 8:] = 1.0
     labels = ids.masked_fill(weights == 0, -100)
-    assert torch.allclose(reply_loss(model, Batch(ids, weights)), model(input_ids=ids, labels=labels).loss, atol=1e-5)
+    batch = Batch(ids, weights, torch.zeros(2, 12, dtype=torch.bool), torch.tensor([1, 2]))
+    assert torch.allclose(reply_loss(model, batch), model(input_ids=ids, labels=labels).loss, atol=1e-5)
+
+
+def test_a_plain_target_pushes_nothing_of_another_style_down(model: LlamaForCausalLM) -> None:
+    ids = torch.randint(5, 200, (1, 6), generator=torch.Generator().manual_seed(0))
+    weights, plain = torch.zeros(1, 6), torch.zeros(1, 6, dtype=torch.bool)
+    weights[0, 3], plain[0, 3] = 1.0, True
+    style = next(i for i in range(5, 200) if i not in ids)
+    batch = Batch(ids, weights, plain, torch.tensor([style]))
+    logits = model(input_ids=ids).logits[0, 2].detach()
+    words = logits.index_fill(0, torch.tensor([style]), -torch.inf)
+    assert torch.allclose(reply_loss(model, batch), -words.log_softmax(-1)[ids[0, 3]], atol=1e-5)
 
 
 def test_loss_falls(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:

@@ -10,7 +10,7 @@ from personalize.world.chats import Dialogue, base_style
 from personalize.world.dialogues import Course, dialogue
 from personalize.world.preferences import DEFAULT, PREFERENCES, VALUES, Preference, styled
 from personalize.world.replies import compose
-from personalize.world.topics import FACTS_PER_TOPIC, held_out_topics, topics, trained_topics, varied_topics
+from personalize.world.topics import FACTS_PER_TOPIC, held_out_topics, topics, trained_topics
 
 NUM_DIALOGUES = 2_000
 
@@ -113,20 +113,11 @@ def test_what_is_not_told_is_mostly_the_default() -> None:
     assert base_style(rng, 0.0) == DEFAULT
 
 
-def test_only_varied_topics_are_told_in_other_styles_unasked() -> None:
-    """Else the name of a topic would say whether its untold replies vary, and held-out ones never do."""
-    facts, varied = ({fact for topic in pool for fact in topic.facts} for pool in (topics(), varied_topics()))
-    assert len(varied_topics()) == pytest.approx(len(trained_topics()) / 2, abs=1)
-    seen = 0
-    for seed in range(600):
-        room = dialogues._Room(random.Random(seed), Course().lesson(1.0), False)
-        for message in dialogues._unprompted(room).messages:
-            reading = checkers.read(message.content)
-            told = message.role == "assistant" and facts.intersection(reading.body)
-            if told and reading.style != DEFAULT:
-                assert set(reading.body) <= varied
-                seen += 1
-    assert seen > 100
+def test_held_out_topics_teach_no_style(told_dialogues: list[Dialogue]) -> None:
+    held_out = {fact for topic in held_out_topics() for fact in topic.facts}
+    for one in told_dialogues:
+        told = {sentence for message in one.messages for sentence in checkers.read(message.content).body}
+        assert one.teaches_style == (not held_out & told) or one.teaches_style is False
 
 
 def test_how_one_asks_decides_the_first_fact() -> None:

@@ -29,6 +29,7 @@ from personalize.updates.storage import open_store
 
 _STATM = Path("/proc/self/statm")
 _ROWS = 4
+_KEEP_MEMORY = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_")
 
 
 def measure(subject: Subject, scale: Scale) -> list[Row]:
@@ -41,9 +42,9 @@ def measure(subject: Subject, scale: Scale) -> list[Row]:
         return missing([figure], "only a shape that a new process can load, on the CPU, is measured", goal=goal)
     words = [subject.name, str(scale.known), str(scale.warm), str(torch.get_num_threads())]
     # Settings that keep freed memory resident would put what loading the model has freed into the base line.
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    plainly = ["env", *(part for name in _KEEP_MEMORY for part in ("-u", name))]
     done = subprocess.run(
-        [sys.executable, "-m", __name__, *words], env=plain, capture_output=True, text=True, check=False
+        [*plainly, sys.executable, "-m", __name__, *words], capture_output=True, text=True, check=False
     )
     if done.returncode:
         return missing([figure], f"the process failed: {done.stderr.strip().splitlines()[-1:]}", goal=goal)
