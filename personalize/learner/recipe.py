@@ -40,7 +40,7 @@ class Recipe:
         replay: earlier informative turns of the same user trained along, the newest first.
         num_steps: most optimizer steps per update, K.
         enough_nats: a user's steps end, and may never begin, once no trained reply is further from the teacher than
-            this, in nats per reply; 0 always takes all steps.
+            this, in nats per reply; 0, or the "sampled" objective, which is no distance, takes all steps.
         lr, beta1, beta2, eps: Adam's.
         keep_moments: store Adam's moments beside every version and begin with the parent's, not with none.
         max_grad_norm: per-user clip of the gradient's norm.
@@ -104,10 +104,6 @@ class Recipe:
         for name, known in (("teacher", get_args(TeacherModelKind)), ("objective", get_args(Objective))):
             if getattr(self, name) not in known:
                 raise InvalidParameter(name, getattr(self, name), ", ".join(known))
-        if self.enough_nats and self.objective == "sampled":
-            raise InvalidParameter(
-                "enough_nats", self.enough_nats, "0 where the objective is sampled: it is no distance"
-            )
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Recipe":

@@ -133,7 +133,7 @@ class Training:
 
         What joined the block is always worth a first step: the block it joined is published with it.
         """
-        if not self._recipe.enough_nats:
+        if not self._recipe.enough_nats or self._recipe.objective == "sampled":
             return [True] * len(self._pupils)
         near_B = per_sequence_sum(loss_N, self._students.row) <= self._recipe.enough_nats
         far = [bool((~part).any()) for part in near_B.split(self._counts)]  # not a number is not near

@@ -156,7 +156,7 @@ def test_a_quiet_turn_trains_under_the_standing_block(base, tmp_path):
 
 
 def test_steps_end_once_the_teacher_is_near_enough(base, tmp_path):
-    patient = Recipe(gate_nats=None, lr=1e-2, num_steps=64, replay=0)
+    patient = Recipe(gate_nats=None, lr=1e-2, num_steps=64, replay=0, enough_nats=0.0)
     full = Life(HindsightLearner(base, patient), tmp_path / "full").learn(experience(1))
     report = Life(HindsightLearner(base, replace(patient, enough_nats=0.2)), tmp_path / "near").learn(experience(1))
     assert full.metrics["num_steps"] == 64
