@@ -52,7 +52,7 @@ _OPENINGS = (
     *EMOJI,
     *GREETINGS,
     *CLOSING_QUESTIONS,
-    *sum(MARKERS.values(), ()),
+    *(mark for marks in MARKERS.values() for mark in marks),
 )
 """How everything begins that a style puts before, between or behind the facts."""
 _WITHOUT_EMOJI = str.maketrans("", "", "".join(EMOJI))
@@ -120,7 +120,7 @@ class DialogueEncoder:
         self._tokenizer = tokenizer
         self._newline = self._ids("\n")
         self._open = {role: self._ids(f"<|{role}|>\n") for role in ("system", "user", "assistant")}
-        self._end = tokenizer.convert_tokens_to_ids(END)
+        self._end = tokenizer.get_vocab()[END]
         self._line = lru_cache(200_000)(self._ids)
         self._closing = _closing_ids(tokenizer)
         (self._space,) = self._ids(" ")
