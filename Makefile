@@ -26,14 +26,16 @@ export PYTHONUNBUFFERED := 1
 
 STUDY_ARGS := $(if $(MODEL),--model $(MODEL)) $(if $(DEVICE),--device $(DEVICE))
 
-.PHONY: help venv demo test check format accept bench bench-full study study-smoke study-full figures clean
+.PHONY: help venv demo test test-postgres check format accept bench bench-full bench-gpu study study-smoke study-full figures clean
 
 help:
 	@echo "make demo     set everything up and show the main job"
 	@echo "make test     the whole test suite, one process"
+	@echo "make test-postgres  the store's tests on a private PostgreSQL server, where its programs are installed"
 	@echo "make check    ruff, pyright, import contracts"
 	@echo "make accept   the clauses of docs/acceptance.md: built, missing, missed by how much"
 	@echo "make bench    what serving and learning cost, as ratios: 8 minutes; bench-full: every row, hours"
+	@echo "make bench-gpu  the same on a GPU in 10 minutes; without one a smoke test with tiny shapes"
 	@echo "make study    learning curves and controls of simulated users; study-smoke: seconds, study-full: everything"
 	@echo "make figures  every recorded figure, missed ones first"
 	@echo "make format   let ruff format and sort the tree"
@@ -57,6 +59,9 @@ test: $(READY)
 	@mkdir -p runs
 	$(BIN)/python -m pytest -q --junitxml=runs/junit.xml
 
+test-postgres: $(READY)
+	scripts/postgres_tests
+
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -75,6 +80,9 @@ bench: $(READY)
 
 bench-full: $(READY)
 	$(BIN)/python -m personalize.evaluation.bench --size full $(STUDY_ARGS)
+
+bench-gpu: $(READY)
+	$(BIN)/python -m personalize.evaluation.bench.gpu --max-minutes 8 $(if $(DEVICE),--device $(DEVICE))
 
 study: $(READY)
 	$(BIN)/python -m personalize.evaluation.study --max-minutes 80 --figures . $(STUDY_ARGS)

@@ -103,7 +103,8 @@ class UpdateRow(Base):
     """The durable queue.
 
     ``outcome`` is "queued" until it is final; ``fence`` is set while a process runs it. ``attempts`` counts starts,
-    ``unfinished`` the starts that neither finished nor were given back: those ended in a crash.
+    ``unfinished`` the starts that neither finished nor were given back: those ended in a crash. ``expires_s`` is when
+    it has waited for too long; None waits for ever.
     """
 
     __tablename__ = "updates"
@@ -118,6 +119,7 @@ class UpdateRow(Base):
     unfinished: Mapped[int] = mapped_column(default=0)
     version: Mapped[int | None]
     created_s: Mapped[float]
+    expires_s: Mapped[float | None]
     finished_s: Mapped[float | None]
     metrics: Mapped[dict[str, Any]] = mapped_column(default=dict)
     __table_args__ = (

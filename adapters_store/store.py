@@ -11,6 +11,7 @@ from adapters_store.audit import Audit
 from adapters_store.bases import Bases
 from adapters_store.blobs import BlobStore
 from adapters_store.database import Database
+from adapters_store.deadlines import Deadlines
 from adapters_store.erasure import Erasure
 from adapters_store.keys import Keys
 from adapters_store.limits import Limits
@@ -21,12 +22,12 @@ from adapters_store.sweeping import Sweeping
 from adapters_store.types import StoreStatus
 
 
-class Store(Archive, Populations, Reviews, Keys, Erasure, Sweeping, Audit, Bases):
+class Store(Archive, Populations, Reviews, Keys, Erasure, Sweeping, Audit, Bases, Deadlines):
     """An open store. Methods block, may be called from any thread, and return after their effect is durable.
 
-    Its parts, one file each: users and consents, keys, turns, the update queue and its lease, versions and heads,
-    publishing, the population adapter, reviews, retention and sweeping, erasure, export, audit, the bases that were
-    opened. Several processes may hold one store open.
+    Its parts, one file each: users and consents, keys, turns, the update queue with its lease and its deadlines,
+    versions and heads, publishing, the population adapter, reviews, retention and sweeping, erasure, export, audit, the
+    bases that were opened. Several processes may hold one store open.
     """
 
     @classmethod

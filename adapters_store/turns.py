@@ -101,6 +101,23 @@ class Turns(Core):
         query = _refs(user_id).where(TurnRow.reply_key == reply_key, TurnRow.created_s >= since_s)
         return self._find(query.where(UpdateRow.update_id.is_(None)))
 
+    def newest_turns(self, user_id: str, limit: int, *, within_s: float) -> list[str]:
+        """Return the last turn of each of the user's newest conversations, newest first.
+
+        Args:
+            limit: conversations.
+            within_s: older turns do not count.
+        """
+        newest = func.max(TurnRow.created_s).label("newest_s")
+        query = select(TurnRow.root_id, newest).where(TurnRow.user_id == checked_id("user_id", user_id))
+        query = query.where(TurnRow.created_s >= self._clock() - within_s).group_by(TurnRow.root_id)
+        last = query.order_by(newest.desc()).limit(limit).subquery()
+        turns = select(TurnRow.turn_id).join(
+            last, (TurnRow.root_id == last.c.root_id) & (TurnRow.created_s == last.c.newest_s)
+        )
+        with self._read() as session:
+            return list(session.scalars(turns.order_by(TurnRow.created_s.desc())))
+
     def _find(self, query: "Select[TurnRow, str]") -> list[TurnRef]:
         with self._read() as session:
             return [_ref(row, update_id) for row, update_id in session.execute(query)]

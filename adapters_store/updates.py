@@ -33,9 +33,20 @@ class Updates(Turns, Heads, Leases):
     """
 
     def queue_follow_up(
-        self, user_id: str, turn_id: str, request_id: str, text: str, *, max_queued: int = 8
+        self,
+        user_id: str,
+        turn_id: str,
+        request_id: str,
+        text: str,
+        *,
+        max_queued: int = 8,
+        max_wait_s: float | None = None,
     ) -> QueuedUpdate:
         """Queue a follow-up for the turn it answers; a turn that ever had one gives "skipped_duplicate".
+
+        Args:
+            max_queued: waiting follow-ups of the user; beyond it the oldest are superseded.
+            max_wait_s: how long this one may wait before ``shed_updates`` ends it; None: for ever.
 
         Raises:
             NotFound: no such user, or no such turn of this user.
@@ -47,6 +58,8 @@ class Updates(Turns, Heads, Leases):
             raise InvalidValue("text", text, f"1 to {MAX_FOLLOW_UP_BYTES} bytes, and max_queued from 1")
         if existing := self._update_of(user_id, turn_id):
             return QueuedUpdate(existing, "skipped_duplicate")
+        if max_wait_s is not None and not max_wait_s > 0:
+            raise InvalidValue("max_wait_s", max_wait_s, "above 0, or None")
         update_id = new_id()
         key = follow_up_key(user_id, update_id)
         self._blobs.write(key, data)
@@ -54,7 +67,9 @@ class Updates(Turns, Heads, Leases):
         try:
             with suppress(IntegrityError):  # another process was first
                 queued = self._write(
-                    lambda session: self._queue(session, user_id, turn_id, request_id, update_id, max_queued)
+                    lambda session: self._queue(
+                        session, user_id, turn_id, request_id, update_id, max_queued, max_wait_s
+                    )
                 )
         finally:
             if not queued:
@@ -72,7 +87,14 @@ class Updates(Turns, Heads, Leases):
             return session.scalars(query).one_or_none()
 
     def _queue(
-        self, session: Session, user_id: str, turn_id: str, request_id: str, update_id: str, max_queued: int
+        self,
+        session: Session,
+        user_id: str,
+        turn_id: str,
+        request_id: str,
+        update_id: str,
+        max_queued: int,
+        max_wait_s: float | None,
     ) -> bool:
         locked_user(session, user_id)
         known = select(UpdateRow.seq).where(UpdateRow.user_id == user_id, UpdateRow.turn_id == turn_id)
@@ -83,7 +105,14 @@ class Updates(Turns, Heads, Leases):
             raise NotFound(f"no turn {turn_id!r} of this user")
         now = self._clock()
         session.add(
-            UpdateRow(update_id=update_id, user_id=user_id, turn_id=turn_id, request_id=request_id, created_s=now)
+            UpdateRow(
+                update_id=update_id,
+                user_id=user_id,
+                turn_id=turn_id,
+                request_id=request_id,
+                created_s=now,
+                expires_s=None if max_wait_s is None else now + max_wait_s,
+            )
         )
         session.flush()
         waiting = session.scalars(_waiting(user_id)).all()

@@ -3,10 +3,11 @@
 Every name is imported when it is first used, so that ``import personalize`` costs nothing and loads no torch.
 """
 
-from importlib import import_module
+from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     from personalize.access import Access
     from personalize.config import EngineSettings, LoraSettings, ServiceSettings, Settings
     from personalize.errors import PersonalizeError
@@ -67,9 +68,19 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name not in _HOME:
         raise AttributeError(f"module 'personalize' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)
+
+
+def _version() -> str:
+    """The installed distribution's version; a source tree has none."""
+    try:
+        return metadata.version("personalize")
+    except metadata.PackageNotFoundError:
+        return "source"
 
 
 def __dir__() -> list[str]:

@@ -41,7 +41,12 @@ class EngineSettings:
         max_model_len: context in tokens; None means what the model was made for (at most 4,096 are reserved).
         max_num_batched_tokens: prompt tokens in one prefill step.
         max_waiting: requests that may wait before new ones are refused.
+        max_prefixes: conversations whose keys and values are kept under a version that was just published; 0: none.
+        max_prefix_bytes: of all of them together.
+        max_teacher_bytes: of keys and values that a base teacher keeps of the conversations it learns from; 0: none.
         num_threads: torch threads of the device thread; None leaves torch's own choice.
+        lora_kernels: on a GPU, read adapters through the Triton kernels, if these agree with plain products there.
+        cuda_graphs: on a GPU, record decode steps and replay them.
     """
 
     max_num_seqs: int = 16
@@ -50,13 +55,21 @@ class EngineSettings:
     max_model_len: int | None = None
     max_num_batched_tokens: int = 2048
     max_waiting: int = 1024
+    max_prefixes: int = 32
+    max_prefix_bytes: int = 256 * 2**20
+    max_teacher_bytes: int = 0
     num_threads: int | None = None
+    lora_kernels: bool = True
+    cuda_graphs: bool = True
 
     def __post_init__(self):
         _range("max_num_seqs", self.max_num_seqs, 1, 4096)
         _range("max_loras", self.max_loras or 1, 1, 65536)
         _range("max_lora_rank", self.max_lora_rank, 1, 512)
         _range("max_num_batched_tokens", self.max_num_batched_tokens, 16, 1_000_000)
+        _range("max_prefixes", self.max_prefixes, 0, 65536)
+        _range("max_prefix_bytes", self.max_prefix_bytes, 0, 2**50)
+        _range("max_teacher_bytes", self.max_teacher_bytes, 0, 2**50)
 
     @property
     def num_slots(self) -> int:
@@ -76,6 +89,8 @@ class ServiceSettings:
         max_messages: most messages in one request.
         max_choices: highest accepted n.
         max_queued_updates: waiting follow-ups per user; beyond it the oldest is superseded.
+        max_update_wait_s: seconds that a follow-up may wait to be learnt from while somebody learns; then a newer one
+            of the same user supersedes it, or it is skipped (``skipped_budget``). None: it waits for ever.
         max_requests_per_user: replies that a server has waiting or running for one user before it refuses more; n
             choices are n replies. The embedded SDK does not count: its caller is one program.
         max_import_bytes: largest zip file, and largest file in it, that an import reads; a folder may be larger.
@@ -90,6 +105,7 @@ class ServiceSettings:
     max_messages: int = 2_000
     max_choices: int = 8
     max_queued_updates: int = 8
+    max_update_wait_s: float | None = 60.0
     max_requests_per_user: int = 16
     max_import_bytes: int = 512 * 2**20
     review_every: int = 10
@@ -103,6 +119,8 @@ class ServiceSettings:
         _range("max_requests_per_user", self.max_requests_per_user, 1, 1_000_000)
         _range("max_import_bytes", self.max_import_bytes, 1024, 2**31 - 1)
         _range("review_every", self.review_every, 0, 1_000_000)
+        if self.max_update_wait_s is not None and not 1 <= self.max_update_wait_s <= 86_400:
+            raise InvalidParameter("max_update_wait_s", self.max_update_wait_s, "seconds from 1 to 86400, or None")
         if not isinstance(self.population, bool):
             raise InvalidParameter("population", self.population, "True or False")
 
@@ -123,6 +141,7 @@ class Settings:
     """Fields of ``personalize.learner.Recipe`` that differ from its defaults."""
 
     def __post_init__(self):
+        object.__setattr__(self, "home", Path(self.home))  # a string is as good
         if self.device not in ("cpu", "cuda", "auto"):
             raise InvalidParameter("device", self.device, "'cpu', 'cuda' or 'auto'")
         if self.backend not in ("local", "echo"):

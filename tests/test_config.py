@@ -52,3 +52,8 @@ def test_only_known_variables_are_read():
     environ = {"PERSONALIZE_MODEL": "a/b", "PERSONALIZE_LEARNING": "ask", "PERSONALIZE_OTHER": "x", "MODEL": "y"}
     assert from_environment(environ) == {"model": "a/b", "learning": "ask"}
     assert from_environment({}) == {}
+
+
+def test_a_home_may_be_a_string():
+    assert Settings(home="place").home == Path("place")  # type: ignore[arg-type]
+    assert Settings(home="place").url == f"sqlite:///{Path('place') / 'index.sqlite'}"  # type: ignore[arg-type]

@@ -68,6 +68,10 @@ class Trainer(Protocol):
         """Take over a version that has just been committed, so that its first use need not read the disk."""
         ...
 
+    async def prefill_again(self, ref: AdapterRef, conversations: Sequence[Sequence[int]]) -> None:
+        """Hint: the user will go on with these token ids, under the version that was published; in idle time only."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Opened:

@@ -194,6 +194,9 @@ class EchoBackend:
     async def publish(self, ref: AdapterRef, tensors: object) -> None:
         await self.load_adapter(ref)
 
+    async def prefill_again(self, ref: AdapterRef, conversations: Sequence[Sequence[int]]) -> None:
+        """An echo has nothing to prefill."""
+
     def stats(self) -> dict[str, int]:
         return {"num_running": self.num_running, "num_loaded": len(self._loaded)}
 

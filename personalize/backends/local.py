@@ -15,7 +15,7 @@ from personalize.learner.hindsight import HindsightLearner
 from personalize.learner.recipe import Recipe
 from personalize.learner.review import review_of
 from personalize.model.base import BaseModel
-from personalize.model.folder import read_adapter
+from personalize.model.folder import read_version
 from personalize.model.loading import load_base
 from personalize.model.lora import LoraTensors
 from personalize.protocols import Learner
@@ -64,7 +64,8 @@ class LocalBackend:
         if settings.service.learning == "always":
             recipe = recipe.always()
         runtime = Runtime(base, settings.engine, rank=settings.lora.r)
-        return cls(base, runtime, HindsightLearner(base, recipe, settings.lora))
+        kept = settings.engine.max_teacher_bytes
+        return cls(base, runtime, HindsightLearner(base, recipe, settings.lora, teacher_cache_bytes=kept))
 
     @property
     def base_digest(self) -> str:
@@ -103,6 +104,10 @@ class LocalBackend:
         if tensors is not None:
             await asyncio.wrap_future(self.runtime.prepare(ref, tensors))
 
+    async def prefill_again(self, ref: AdapterRef, conversations: Sequence[Sequence[int]]) -> None:
+        """Compute the user's conversations under his new version while the device has nothing else to do."""
+        self.runtime.prefill_again(ref, conversations)
+
     async def fingerprint(self, refs: Sequence[AdapterRef | None], prompts: Sequence[Sequence[int]]) -> tuple[str, ...]:
         """Return a digest of every adapter's logits on ``prompts``; see ``engine.fingerprint``."""
         return await asyncio.wrap_future(
@@ -138,7 +143,7 @@ class LocalBackend:
         recipe = getattr(self.learner, "recipe", None)
         if not isinstance(recipe, Recipe):
             return None
-        version = await asyncio.to_thread(read_adapter, request.adapter.path, self.base)
+        version = await asyncio.to_thread(read_version, request.adapter, self.base)
         return await self._result(self.runtime.run_idle, review_of(self.base, recipe, request, version))
 
     async def _result(self, begin: Callable[[MakeWindows], UpdateRun], work: Generator[Window, None, T]) -> T:
@@ -153,8 +158,8 @@ class LocalBackend:
 
     def _weights(self, request: ExplainRequest) -> tuple[LoraTensors | None, LoraTensors]:
         """Read the parent and the version from disk; it blocks."""
-        parent = None if request.parent is None else read_adapter(request.parent.path, self.base)
-        return parent, read_adapter(request.adapter.path, self.base)
+        parent = None if request.parent is None else read_version(request.parent, self.base)
+        return parent, read_version(request.adapter, self.base)
 
     def stats(self) -> dict[str, int]:
         """Return counts for monitoring; read without stopping the device thread, so each for itself."""
@@ -170,6 +175,17 @@ class LocalBackend:
     def loaded_adapters(self) -> tuple[str, ...]:
         """Return the names of the versions that are loaded, as of now."""
         return self.runtime.engine.bank.names()
+
+    def remembered_users(self) -> frozenset[str]:
+        """Return the ids of the users of whose conversations the learner keeps something, as of now."""
+        learner = self.learner
+        return learner.base_teacher.owners() if isinstance(learner, HindsightLearner) else frozenset()
+
+    async def forget_user(self, user_id: str) -> None:
+        """Let go of what the learner keeps of a user's conversations; none of his updates may run any more."""
+        learner = self.learner
+        if isinstance(learner, HindsightLearner):
+            await asyncio.wrap_future(self.runtime.call(partial(learner.base_teacher.forget, user_id)))
 
     async def aclose(self) -> None:
         """End the device thread; what runs fails with ``Cancelled``."""

@@ -5,11 +5,12 @@ Exit codes: 0 done; 1 refused or failed, with one line ``error: <code>: <message
 """
 
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+import personalize
 from personalize.cli import (
     audit,
     calibrate,
@@ -42,6 +43,20 @@ class Commands(TyperGroup):
             raise typer.Exit(1) from error
 
 
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"personalize {personalize.__version__}")
+        raise typer.Exit()
+
+
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", help="print the version and end", is_eager=True, callback=_tell_version)
+    ] = False,
+) -> None:
+    """A small LoRA adapter for every user, taught by the user's own follow-ups."""
+
+
 def build() -> typer.Typer:
     """Return the application with our own commands and those of the entry-point group."""
     app = typer.Typer(
@@ -49,8 +64,8 @@ def build() -> typer.Typer:
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
-        help="A small LoRA adapter for every user, taught by the user's own follow-ups.",
     )
+    app.callback()(_main)
     app.command("demo")(demo.demo)
     app.command("chat")(chat.chat)
     app.command("explain")(explain.explain)

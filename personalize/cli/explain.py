@@ -17,11 +17,15 @@ from personalize.errors import InvalidParameter
 from personalize.reporting.explanation import (
     COLUMNS,
     measures,
+    number_text,
     parent_name,
     printable,
+    reported,
     scale_of,
+    sides_of,
     signed,
     token_text,
+    way_of,
 )
 from personalize.reporting.explanation_page import page
 from personalize.service import SyncPersonalizer
@@ -70,8 +74,9 @@ def show(explanation: Explanation, screen: Console) -> None:
     screen.print(strongest(tokens))
     _show_probe(explanation, screen)
     table = Table("measure", "value", show_header=False)
-    for name, value in measures(explanation).items():
-        table.add_row(Text(printable(name)), f"{value:.4g}")
+    told = {f"reported: {name}": value for name, value in reported(explanation).items()}
+    for name, value in {**measures(explanation), **told}.items():
+        table.add_row(Text(printable(name)), number_text(value))
     screen.print(table)
 
 
@@ -96,11 +101,11 @@ def strongest(tokens: Iterable[TokenSignal]) -> Table:
 def _style(token: TokenSignal, scale: float) -> Style:
     if token.change is None:
         return Style(dim=True)
-    strength = abs(token.change) / scale
-    if strength < 0.05:
+    way = way_of(token, scale)
+    if not way:
         return Style()
-    ground = (UP if token.change > 0 else DOWN)[min(2, int(strength * 3))]
-    return Style(color="black", bgcolor=ground)
+    grounds = UP if way == "up" else DOWN
+    return Style(color="black", bgcolor=grounds[min(2, int(abs(token.change) / scale * 3))])
 
 
 def _said(title: str, text: str) -> Panel:
@@ -108,11 +113,9 @@ def _said(title: str, text: str) -> Panel:
 
 
 def _show_probe(explanation: Explanation, screen: Console) -> None:
-    probe = explanation.probe
-    screen.print(_said("greedy replies to", probe.prompt))
-    screen.print(_said("the base model", probe.base))
-    screen.print(_said(f"before: {parent_name(explanation)}", probe.before))
-    screen.print(_said(f"after: version {explanation.version}", probe.after))
+    screen.print(_said("greedy replies to", explanation.probe.prompt))
+    for _, title, text in sides_of(explanation):
+        screen.print(_said(title, text))
 
 
 def _write(file: Path, text: str) -> None:

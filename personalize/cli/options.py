@@ -121,7 +121,10 @@ def _with_options(
     """Let ``run`` show the parameters of ``command`` but the first, and those of ``place``."""
     keyword = inspect.Parameter.KEYWORD_ONLY
     _, *mine = inspect.signature(command).parameters.values()
-    added = [inspect.Parameter(name, keyword, default=default) for name, (_, default) in place.items()]
+    added = [
+        inspect.Parameter(name, keyword, default=default, annotation=annotation)
+        for name, (annotation, default) in place.items()
+    ]
     run.__signature__ = inspect.Signature([*(one.replace(kind=keyword) for one in mine), *added])  # type: ignore[attr-defined]
     run.__annotations__ = {
         **{one.name: one.annotation for one in mine},

@@ -15,6 +15,7 @@ from collections.abc import Sequence as Items
 from torch import Tensor
 
 from personalize.config import EngineSettings, LoraSettings
+from personalize.engine.prefixes import WarmPrefixes
 from personalize.engine.reading import AdapterReader
 from personalize.engine.runner import Runner
 from personalize.engine.sampler import NOT_FINITE, sample
@@ -44,6 +45,7 @@ class Engine:
         bank: the adapter slots.
         runner: the forwards, with the row cache.
         scheduler: the queue and the rows.
+        prefixes: conversations prefilled again after a publish.
     """
 
     def __init__(
@@ -62,13 +64,16 @@ class Engine:
         self.base, self.settings = base, settings
         self._vocabulary: Vocabulary = vocabulary
         self.bank = AdapterBank(base, num_slots=settings.num_slots, max_rank=settings.max_lora_rank, rank=rank)
-        self.runner = Runner(base, self.bank, max_num_seqs=settings.max_num_seqs)
+        self.runner = Runner(base, self.bank, max_num_seqs=settings.max_num_seqs, cuda_graphs=settings.cuda_graphs)
         self._reader = AdapterReader(base, max_rank=settings.max_lora_rank, on_ready=on_ready)
         self.scheduler = Scheduler(
             self.bank,
             self._reader,
             max_num_seqs=settings.max_num_seqs,
             max_batched_tokens=settings.max_num_batched_tokens,
+        )
+        self.prefixes = WarmPrefixes(
+            base, self.bank, max_prefixes=settings.max_prefixes, max_bytes=settings.max_prefix_bytes
         )
         self._arrivals = 0
         self._prefilled_last = False
@@ -101,6 +106,7 @@ class Engine:
             rng=random.Random(request.sampling.seed),
         )
         self._arrivals += 1
+        self.prefixes.keep_only(sequence.user, sequence.adapter_name)
         self.scheduler.waiting.append(sequence)
         return sequence
 
@@ -126,12 +132,19 @@ class Engine:
         Raises:
             AdapterError: the tensors cannot be served.
         """
+        self.prefixes.keep_only(ref.user_id, ref.name)
         return self.bank.load(ref, tensors) is not None
 
     def unload(self, name: str) -> None:
         """Let go of a version; sequences that run on it end undisturbed."""
         self.scheduler.warm.pop(name, None)
+        self.prefixes.drop(name)
         self.bank.unload(name)
+
+    def prefill_again(self, ref: AdapterRef, conversations: Items[Items[int]]) -> None:
+        """Ask for conversations' keys and values under a loaded version, the first one first; see ``WarmPrefixes``."""
+        for ids in conversations:
+            self.prefixes.ask(ref, ids)
 
     # -- steps ------------------------------------------------------------------------------------------------
 
@@ -151,6 +164,8 @@ class Engine:
     def step(self) -> list[Output]:
         """Admit, run one prefill or one decode forward, and return what it gave to each sequence."""
         outputs = [self._end_with(output) for output in self.scheduler.admit()]
+        if len(self.prefixes):
+            self._read_prefixes()
         decoding = self.scheduler.running(Phase.DECODE)
         prompts = [] if decoding and self._prefilled_last else self.scheduler.prompts()
         self._prefilled_last = bool(prompts)
@@ -174,6 +189,22 @@ class Engine:
             log.exception("a forward over %d sequences failed", len(sequences))
             return self._fail(sequences, ModelError(f"the forward pass failed: {type(error).__name__}"))
         return [self._advance(sequence, token) for sequence, token in zip(sequences, tokens, strict=True)]
+
+    def _read_prefixes(self) -> None:
+        """Give prompts that have not begun what is kept of their conversation under their version."""
+        for sequence in self.scheduler.running(Phase.PREFILL):
+            name = sequence.adapter_name
+            if sequence.num_cached or name is None or not (found := self.prefixes.find(name, sequence.prompt_ids)):
+                continue
+            prefix, num_tokens = found
+            try:
+                self.runner.cache.copy_row(sequence.row, prefix.cache, num_tokens)
+            except Exception:  # no memory for it: the prompt is computed as if nothing had been kept
+                log.exception("a kept prefix could not be read")
+                self.prefixes.drop(name)
+                self.runner.cache.clear_row(sequence.row)
+            else:
+                sequence.num_cached = num_tokens
 
     def _prefill(self, sequences: Items[Sequence]) -> Tensor | None:
         limit = self.scheduler.max_batched_tokens

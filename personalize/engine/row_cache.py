@@ -91,6 +91,17 @@ class RowCache(Cache):
             for layer in self.rows:
                 layer.grow(rows, places)
 
+    def copy_row(self, row: int, source: "RowCache", num_tokens: int) -> None:
+        """Copy the first tokens of row 0 of ``source`` into a row of this cache, which is zero."""
+        self.reserve(1 + row, num_tokens)
+        for mine, theirs in zip(self.rows, source.rows, strict=True):
+            assert theirs.keys is not None and theirs.values is not None
+            if mine.keys is None or mine.values is None:
+                mine.lazy_initialization(theirs.keys, theirs.values)
+            assert mine.keys is not None and mine.values is not None
+            mine.keys[row, :, :num_tokens] = theirs.keys[0, :, :num_tokens]
+            mine.values[row, :, :num_tokens] = theirs.values[0, :, :num_tokens]
+
     def clear_row(self, row: int) -> None:
         """Zero a row: no byte of the sequence that had it stays."""
         for layer in self.rows:

@@ -5,6 +5,7 @@ from collections.abc import Sequence as Items
 import torch
 from torch import Tensor
 
+from personalize.engine.graphs import DecodeGraphs
 from personalize.engine.row_cache import LENGTH_STEP, FreshRows, NextTokens, OneRow, RowCache, round_up
 from personalize.engine.sequences import Phase, Sequence
 from personalize.model.bank import BASE_SLOT, AdapterBank
@@ -14,12 +15,18 @@ _PROMPT_STEP = 8
 
 
 class Runner:
-    """Runs prompts and single steps over the row cache; the shapes of its batches come from buckets."""
+    """Runs prompts and single steps over the row cache; the shapes of its batches come from buckets.
 
-    def __init__(self, base: BaseModel, bank: AdapterBank, *, max_num_seqs: int):
+    Attributes:
+        graphs: records and replays single steps; None runs them eagerly, as on a CPU.
+    """
+
+    def __init__(self, base: BaseModel, bank: AdapterBank, *, max_num_seqs: int, cuda_graphs: bool = False):
         self.base, self.bank = base, bank
         self.max_num_seqs = max_num_seqs
         self.cache = RowCache(base.config.num_hidden_layers, max_rows=max_num_seqs, max_length=base.max_model_len)
+        wanted = cuda_graphs and base.device.type == "cuda"
+        self.graphs = DecodeGraphs(base, bank, self.cache) if wanted else None
 
     @torch.no_grad()
     def prefill(self, sequences: Items[Sequence]) -> Tensor:
@@ -68,6 +75,8 @@ class Runner:
         return logits if rows == list(range(num_rows)) else logits[torch.tensor(rows, device=logits.device)]
 
     def _step(self, tokens: list[int], positions: list[int], slots: list[int], rows: list[int]) -> Tensor:
+        if self.graphs is not None:
+            return self.graphs.step(tokens, positions, slots, rows)
         device = self.base.device
         num_keys = min(round_up(max(positions) + 1, LENGTH_STEP), self.cache.max_length)
         self.cache.reserve(len(tokens), num_keys)

@@ -8,6 +8,7 @@ from collections.abc import Sequence as Items
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from personalize.engine.sequences import Sequence
 from personalize.types import SamplingParams
@@ -16,6 +17,7 @@ NOT_FINITE = -1
 """Returned instead of a token where a row's logits hold NaN or +inf."""
 
 _GREEDY_BELOW = 1e-5
+_BLOCK = 64
 
 
 def sample(logits: Tensor, sequences: Items[Sequence]) -> list[int]:
@@ -46,16 +48,38 @@ def _draw(logits: Tensor, sequences: Items[Sequence]) -> list[int]:
     temperatures = logits.new_tensor([p.temperature for p in params], dtype=torch.float32)
     logits = logits.float()
     # Subtract first: a small temperature must not overflow.
-    scaled = (logits - logits.max(dim=-1, keepdim=True).values) / temperatures[:, None]
+    scaled = logits - logits.max(dim=-1, keepdim=True).values
+    if any(p.temperature != 1.0 for p in params):
+        scaled /= temperatures[:, None]
     filtered = [n for n, p in enumerate(params) if p.top_k or p.top_p < 1.0]
     if filtered:
         scaled = _filter(scaled, filtered, [params[n] for n in filtered])
-    # fp64: over a large vocabulary an fp32 sum would round small probabilities away.
-    cumulative = scaled.double().softmax(dim=-1).cumsum(dim=-1)
+    draws = [[min(sequence.rng.random(), 1.0 - 1e-12)] for sequence in sequences]
+    return _invert(scaled.exp_(), draws).tolist()
+
+
+def _invert(weights: Tensor, draws: list[list[float]]) -> Tensor:
+    """Return [N], the smallest k of each row with F(k) > u, or ``NOT_FINITE``.
+
+    First the block of the vocabulary is found, then the token in it, so that the whole distribution is summed once and
+    never written down. Sums are fp64: over a large vocabulary fp32 would round small probabilities away.
+
+    Args:
+        weights: [N, V], not normalised.
+        draws: u, one per row.
+    """
+    missing = -weights.shape[-1] % _BLOCK
+    blocks = functional.pad(weights, (0, missing)).view(weights.shape[0], -1, _BLOCK)
+    cumulative = blocks.sum(dim=-1, dtype=torch.float64).cumsum(dim=-1)
     total = cumulative[:, -1:]
-    u = total.new_tensor([[min(sequence.rng.random(), 1.0 - 1e-12)] for sequence in sequences])
-    tokens = torch.searchsorted(cumulative, u * total, right=True)
-    return torch.where(total.isfinite(), tokens.clamp_max(logits.shape[-1] - 1), NOT_FINITE)[:, 0].tolist()
+    target = total.new_tensor(draws) * total
+    block = torch.searchsorted(cumulative, target, right=True).clamp_max(cumulative.shape[1] - 1)
+    before = torch.where(block > 0, cumulative.gather(1, (block - 1).clamp_min(0)), 0.0)
+    within = blocks.gather(1, block[:, :, None].expand(-1, -1, _BLOCK))[:, 0].cumsum(dim=-1, dtype=torch.float64)
+    # The same sum in another order may be smaller by a last bit; a token that cannot be drawn must not be.
+    rest = torch.minimum(target - before, torch.nextafter(within[:, -1:], torch.zeros_like(target)))
+    place = torch.searchsorted(within, rest, right=True).clamp_max(_BLOCK - 1)
+    return torch.where(total.isfinite(), block * _BLOCK + place, NOT_FINITE)[:, 0]
 
 
 def _filter(scaled: Tensor, rows: list[int], params: list[SamplingParams]) -> Tensor:

@@ -1,16 +1,18 @@
 """Which waiting request gets a row and a slot, and what the next forward runs.
 
-First come, first served, with one exception: a request whose adapter finds every slot pinned waits while others go on,
-because it needs something that they do not. So that it cannot starve, after ``DRAIN_AFTER`` rounds the slot with the
-fewest users takes nobody who came later, and is free when its last sequence ends.
+Fair between users (see ``WaitingLine``), with one exception: a request whose adapter finds every slot pinned waits
+while others go on, because it needs something that they do not. So that it cannot starve, after ``DRAIN_AFTER`` rounds
+the slot with the fewest users takes nobody who came later, and is free when its last sequence ends.
 """
 
 import logging
-from collections import deque
+from collections import Counter
+from collections.abc import Iterator
 from itertools import islice
 
 from personalize.engine.reading import AdapterReader
 from personalize.engine.sequences import Output, Phase, Sequence
+from personalize.engine.waiting import WaitingLine
 from personalize.errors import AdapterError, PersonalizeError
 from personalize.model.bank import BASE_SLOT, AdapterBank
 from personalize.types import AdapterRef
@@ -24,7 +26,7 @@ class Scheduler:
     """Owns the waiting queue and the rows.
 
     Attributes:
-        waiting: requests without a row, oldest first.
+        waiting: requests without a row.
         rows: sequence in each row, None where it is free.
         warm: versions that somebody asked to have loaded, without a request.
     """
@@ -32,10 +34,11 @@ class Scheduler:
     def __init__(self, bank: AdapterBank, reader: AdapterReader, *, max_num_seqs: int, max_batched_tokens: int):
         self.bank, self.reader = bank, reader
         self.max_batched_tokens = max_batched_tokens
-        self.waiting: deque[Sequence] = deque()
+        self.waiting = WaitingLine()
         self.rows: list[Sequence | None] = [None] * max_num_seqs
         self.warm: dict[str, AdapterRef] = {}
         self._draining: str | None = None
+        self._read_at = -1
 
     def running(self, phase: Phase | None = None) -> list[Sequence]:
         """Return the sequences that hold a row, by row; with ``phase`` only those."""
@@ -51,21 +54,22 @@ class Scheduler:
     def admit(self) -> list[Output]:
         """Give rows and slots to waiting requests; return those whose adapter cannot be served."""
         failed: list[Output] = []
-        if not any(s.waited_steps > DRAIN_AFTER for s in self.waiting):
+        if self._draining is not None and not any(s.waited_steps > DRAIN_AFTER for s in self.waiting):
             self._draining = None
         self._read_ahead()
-        for sequence in list(self.waiting):
-            if None not in self.rows:
-                break
-            try:
-                slot = self._slot(sequence)
-            except PersonalizeError as error:
-                failed.append(Output(sequence, error=error))
-            except Exception as error:  # a full disk, no memory for the copy: this request's own trouble
-                failed.append(Output(sequence, error=AdapterError(f"{sequence.adapter_name}: {error}")))
-            else:
-                if slot is not None:
-                    self._place(sequence, slot)
+        if self.waiting and None in self.rows:
+            for sequence in self._in_turn():
+                try:
+                    slot = self._slot(sequence)
+                except PersonalizeError as error:
+                    failed.append(Output(sequence, error=error))
+                except Exception as error:  # a full disk, no memory for the copy: this request's own trouble
+                    failed.append(Output(sequence, error=AdapterError(f"{sequence.adapter_name}: {error}")))
+                else:
+                    if slot is not None:
+                        self._place(sequence, slot)
+                if None not in self.rows:
+                    break
         self._place_warm()
         self._forget_unwanted()
         return failed
@@ -98,7 +102,7 @@ class Scheduler:
         return sequence.num_cached > 0 or len(sequence.prompt_ids) > self.max_batched_tokens
 
     def _place(self, sequence: Sequence, slot: int) -> None:
-        self.waiting.remove(sequence)
+        self.waiting.serve(sequence)
         row = self.rows.index(None)
         self.rows[row] = sequence
         sequence.row, sequence.slot, sequence.phase = row, slot, Phase.PREFILL
@@ -128,11 +132,17 @@ class Scheduler:
             names = [s.adapter_name for s in self.running() if s.adapter_name is not None]
             self._draining = min(names, key=names.count)
 
+    def _in_turn(self) -> Iterator[Sequence]:
+        return self.waiting.in_turn(Counter(s.user for s in self.rows if s is not None))
+
     def _next_waiting(self) -> list[Sequence]:
-        return list(islice(self.waiting, len(self.rows)))
+        return list(islice(self._in_turn(), len(self.rows)))
 
     def _read_ahead(self) -> None:
         """Read the adapters of as many waiting requests as there are rows: more would only fill memory."""
+        if not self.waiting or (None not in self.rows and self.waiting.changes == self._read_at):
+            return  # nobody came or went: what is needed next is being read already
+        self._read_at = self.waiting.changes
         for sequence in self._next_waiting():
             ref = sequence.request.adapter
             if ref is not None and ref.name not in self.bank:
@@ -153,7 +163,7 @@ class Scheduler:
     def _forget_unwanted(self) -> None:
         """Let go of tensors that are in a slot by now or that nobody waits for any more."""
         if names := self.reader.names():
-            wanted = {s.adapter_name for s in self.waiting} | self.warm.keys()
             for name in names:
-                if name in self.bank or (name not in wanted and not self.reader.is_reading(name)):
+                wanted = name in self.warm or self.waiting.has_name(name)
+                if name in self.bank or not (wanted or self.reader.is_reading(name)):
                     self.reader.forget(name)

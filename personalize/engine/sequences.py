@@ -52,6 +52,11 @@ class Sequence:
         return self.request.prompt_ids
 
     @property
+    def user(self) -> str | None:
+        """Whose request it is; None where nobody said."""
+        return self.request.user_id or (self.request.adapter.user_id if self.request.adapter else None)
+
+    @property
     def adapter_name(self) -> str | None:
         return self.request.adapter.name if self.request.adapter else None
 

@@ -217,17 +217,17 @@ def plot(people: list[Person], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(7, 4), dpi=120)
+    figure, axes = pyplot.subplots(figsize=(7, 4.4), dpi=120, layout="constrained")
     for person in people:
         wishes = " + ".join(one.value for one in person.user.preferences)
         label = f"{person.name}: {wishes}" + ("" if person.learns else " (learning off)")
         style = "-o" if person.learns else "--x"
         axes.plot([x for x, _ in person.curve], [rates.joint for _, rates in person.curve], style, label=label)
     axes.set(xlabel="follow-ups", ylabel="preference rate on fresh chats", ylim=(-0.03, 1.03))
-    axes.axhline(0.9, color="grey", linewidth=0.8, linestyle=":")
+    axes.axhline(0.9, color="grey", linewidth=0.8, linestyle=":", label="goal: 0.9 on average")
     axes.grid(alpha=0.25)
-    axes.legend(fontsize=8)
-    figure.tight_layout()
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     figure.savefig(path)
     pyplot.close(figure)
 

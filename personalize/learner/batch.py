@@ -1,7 +1,8 @@
 """Many (prompt, reply) rows as one rectangle: prompts end together, replies begin together.
 
-The prompt without its last token is the *prefix*: it is read without gradient. The window is the last prompt token
-and the reply without its last token: exactly the positions whose predictions are the reply.
+Some first tokens of every prompt, all but the last one unless said otherwise, are the *prefix*: it is read without
+gradient, or has been read before. The window is the rest of the prompt and the reply without its last token; the
+predictions of its last prompt token and of the reply are the trained ones.
 
 Shape letters: B rows, P prefix columns, W window columns, N trained positions of all rows.
 """
@@ -51,10 +52,22 @@ class Batch:
     target_ids: Tensor
 
 
-def collate(rows: Sequence[Row], device: torch.device | str = "cpu", pad_id: int = 0) -> Batch:
-    """Lay out ``rows`` as one batch on ``device``; ``pad_id`` is any valid token, it is never looked at."""
-    prefixes = [list(row.prompt_ids[:-1]) for row in rows]
-    windows = [[row.prompt_ids[-1], *row.completion_ids[:-1]] for row in rows]
+def collate(
+    rows: Sequence[Row],
+    device: torch.device | str = "cpu",
+    pad_id: int = 0,
+    prefix_lengths: Sequence[int] | None = None,
+) -> Batch:
+    """Lay out ``rows`` as one batch on ``device``.
+
+    Args:
+        pad_id: any valid token, it is never looked at.
+        prefix_lengths: how many tokens of every prompt are its prefix, less than it has; None: all but the last one.
+    """
+    lengths = [len(row.prompt_ids) - 1 for row in rows] if prefix_lengths is None else prefix_lengths
+    assert all(0 <= n < len(row.prompt_ids) for row, n in zip(rows, lengths, strict=True)), "a prompt's last is read"
+    prefixes = [list(row.prompt_ids[:n]) for row, n in zip(rows, lengths, strict=True)]
+    windows = [[*row.prompt_ids[n:], *row.completion_ids[:-1]] for row, n in zip(rows, lengths, strict=True)]
     num_prefix, num_window = max(map(len, prefixes)), max(map(len, windows))
     prefix = [[pad_id] * (num_prefix - len(ids)) + ids for ids in prefixes]
     window = [ids + [pad_id] * (num_window - len(ids)) for ids in windows]
@@ -64,8 +77,10 @@ def collate(rows: Sequence[Row], device: torch.device | str = "cpu", pad_id: int
     ]
     trained = [
         (index, column, token)
-        for index, row in enumerate(rows)
-        for column, (token, counts) in enumerate(zip(row.completion_ids, row.completion_mask, strict=True))
+        for index, (row, n) in enumerate(zip(rows, lengths, strict=True))
+        for column, (token, counts) in enumerate(
+            zip(row.completion_ids, row.completion_mask, strict=True), start=len(row.prompt_ids) - 1 - n
+        )
         if counts
     ]
     attention_mask = torch.tensor(mask, device=device)

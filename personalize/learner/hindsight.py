@@ -31,10 +31,12 @@ from personalize.learner.batch import Row, collate
 from personalize.learner.canaries import Canaries
 from personalize.learner.gate import hindsight_gap, next_block
 from personalize.learner.guards import delta_norm, judge
-from personalize.learner.lesson import Pupil, names, open_pupil, row, told_row
+from personalize.learner.lesson import Pupil, names, open_pupil, row, told, told_row
 from personalize.learner.moments import save_moments
-from personalize.learner.passes import by_position, reply_log_probs
+from personalize.learner.passes import by_position, read_prefix, reply_log_probs
+from personalize.learner.prefixes import Weights, cut, load, num_shared
 from personalize.learner.recipe import Recipe
+from personalize.learner.teacher import BaseTeacher
 from personalize.learner.training import Training
 from personalize.model.base import BaseModel
 from personalize.model.folder import write_adapter
@@ -49,10 +51,19 @@ class HindsightLearner:
     are read or written on another thread.
     """
 
-    def __init__(self, base: BaseModel, recipe: Recipe | None = None, lora: LoraSettings | None = None):
+    def __init__(
+        self,
+        base: BaseModel,
+        recipe: Recipe | None = None,
+        lora: LoraSettings | None = None,
+        *,
+        teacher_cache_bytes: int = 0,
+    ):
+        """Args: teacher_cache_bytes: most bytes that a base teacher keeps of the conversations it reads."""
         self.base = base
         self.recipe = recipe or Recipe()
         self.lora = lora or LoraSettings()
+        self.base_teacher = BaseTeacher(base, teacher_cache_bytes)
 
     @cached_property
     def canaries(self) -> Canaries:
@@ -90,17 +101,32 @@ class HindsightLearner:
         if not pupils:
             return
         plain = collate([row(pupil.lesson.experience) for pupil in pupils], self.base.device)
-        told = collate([self._told(p.lesson.experience, [p.lesson.experience]) for p in pupils], self.base.device)
         live = AdapterRows.of([pupil.parent for pupil in pupils])
-        student_NV = reply_log_probs(self.base, plain, live)
+        cache = read_prefix(self.base, plain, live)
+        student_NV = reply_log_probs(self.base, plain, live, cache=cache)
+        for index, pupil in enumerate(pupils):
+            ids = pupil.lesson.experience.prompt_ids[:-1]
+            pupil.prefix = cut(cache, plain, index, Weights.of(self.base, pupil.parent), ids)
         yield Window()
-        gap_N = by_position(self.base, hindsight_gap, student_NV, reply_log_probs(self.base, told, live))
+        gap_N = by_position(self.base, hindsight_gap, student_NV, self._live_told(pupils, live))
         yield Window()
         for index, pupil in enumerate(pupils):
             gap = gap_N[plain.row == index]
             pupil.metrics |= {"signal": float(gap.max()), "signal_mean": float(gap.mean())}
             self._settle_block(pupil)
             yield Window()
+
+    def _live_told(self, pupils: list[Pupil], live: AdapterRows) -> Tensor:
+        """Return what the live models say, each told the newest follow-up; what stands before it has been read."""
+        rows = [self._told(pupil.lesson.experience, [pupil.lesson.experience]) for pupil in pupils]
+        shared = [
+            min(num_shared(told.prompt_ids, pupil.lesson.experience.prompt_ids[:-1]), len(told.prompt_ids) - 1)
+            for told, pupil in zip(rows, pupils, strict=True)
+        ]
+        batch = collate(rows, self.base.device, prefix_lengths=shared)
+        weights = [Weights.of(self.base, pupil.parent) for pupil in pupils]
+        cache = load(batch, [pupil.prefix for pupil in pupils], weights)
+        return reply_log_probs(self.base, batch, live, cache=cache)
 
     def _settle_block(self, pupil: Pupil) -> None:
         newest, standing = pupil.lesson.experience, pupil.remembered(pupil.lesson.state.block)
@@ -109,13 +135,13 @@ class HindsightLearner:
         pupil.block = standing
         if informative:
             pupil.block = next_block(
-                standing, newest, self.recipe.block_size, lambda told: self._base_told(newest, told)
+                standing, newest, self.recipe.block_size, partial(self._base_told, pupil.lesson.user_id, newest)
             )
         if not pupil.block or not (informative or self.recipe.train_uninformative):
             pupil.outcome = Outcome.SKIPPED_LOW_SIGNAL
 
-    def _base_told(self, experience: Experience, block: Sequence[Experience]) -> Tensor:
-        return reply_log_probs(self.base, collate([self._told(experience, block)], self.base.device), None)
+    def _base_told(self, owner: str, experience: Experience, block: Sequence[Experience]) -> Tensor:
+        return self.base_teacher.log_probs([told(self.base, owner, experience, block)])
 
     def _told(self, experience: Experience, block: Sequence[Experience]) -> Row:
         return told_row(self.base, experience, block)
@@ -152,7 +178,7 @@ class HindsightLearner:
         pupils = [pupil for pupil in pupils if pupil.outcome is None]
         if not pupils:
             return
-        training = Training(self.base, self.recipe, pupils)
+        training = Training(self.base, self.recipe, pupils, self.base_teacher)
         for _ in training.run():
             yield Window()
         assert training.before is not None
@@ -175,7 +201,8 @@ class HindsightLearner:
         """
         adapters = [pupil.tensors for pupil in pupils]
         newest = collate([row(pupil.turns[0]) for pupil in pupils], self.base.device)
-        after_NV = reply_log_probs(self.base, newest, AdapterRows.of(adapters))
+        self._read_newest([pupil for pupil in pupils if pupil.after is None])
+        after_NV = torch.cat([pupil.after for pupil in pupils if pupil.after is not None])
         moved_B = per_sequence_sum(by_position(self.base, reverse_kl, after_NV, before_NV), newest.row)
         lost = self.canaries.lost(self.base, adapters)
         for pupil, moved, share in zip(pupils, moved_B, lost, strict=True):
@@ -185,6 +212,15 @@ class HindsightLearner:
                 "delta_norm": delta_norm(pupil.tensors, pupil.parent),
             }
             pupil.outcome = judge(pupil.metrics, self.recipe)
+
+    def _read_newest(self, pupils: list[Pupil]) -> None:
+        """Have the finished adapters read their newest replies, where no pass of the training has done so."""
+        if not pupils:
+            return
+        batch = collate([row(pupil.turns[0]) for pupil in pupils], self.base.device)
+        after_NV = reply_log_probs(self.base, batch, AdapterRows.of([pupil.tensors for pupil in pupils]))
+        for pupil, part in zip(pupils, after_NV.split([sum(p.turns[0].completion_mask) for p in pupils]), strict=True):
+            pupil.after = part
 
     def _write(self, pupil: Pupil, out_dir: Path) -> None:
         try:

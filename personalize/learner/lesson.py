@@ -10,9 +10,11 @@ from torch import Tensor
 from personalize.config import LoraSettings
 from personalize.learner.batch import Row
 from personalize.learner.moments import FILE, load_moments, new_optimizer
+from personalize.learner.prefixes import Prefix
 from personalize.learner.recipe import Recipe
+from personalize.learner.teacher import Told
 from personalize.model.base import BaseModel
-from personalize.model.folder import new_adapter, read_adapter
+from personalize.model.folder import new_adapter, read_version
 from personalize.model.lora import LoraTensors
 from personalize.types import AdapterRef, Experience, LearningState, Lesson, Outcome
 
@@ -30,6 +32,8 @@ class Pupil:
         turns: what is trained, the newest turn first; empty when there is nothing to do.
         outcome: set as soon as it is known.
         metrics: plain numbers for the report.
+        prefix: the newest turn's prompt but its last token, as ``parent`` reads it; None once it is of no more use.
+        after: log-probabilities [N, V] of the finished ``tensors`` on the newest reply, where a pass has found them.
     """
 
     lesson: Lesson
@@ -40,6 +44,8 @@ class Pupil:
     turns: tuple[Experience, ...] = ()
     outcome: Outcome | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    prefix: Prefix | None = None
+    after: Tensor | None = None
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -69,13 +75,13 @@ def open_pupil(
     base: BaseModel, lesson: Lesson, parent: AdapterRef | None, recipe: Recipe, settings: LoraSettings
 ) -> Pupil:
     """Load the parent's weights and kept moments, or begin a new adapter, whose seed is its first turn's id."""
-    folder = None if parent is None else Path(parent.path)
-    start = new_adapter(base, settings, seed=_seed(lesson)) if folder is None else read_adapter(folder, base)
+    start = new_adapter(base, settings, seed=_seed(lesson)) if parent is None else read_version(parent, base)
     start = start.copy(device=base.device)
     tensors = start.copy(device=base.device, requires_grad=True)
     optimizer = new_optimizer(list(tensors.parameters()), recipe)
-    if folder is not None and recipe.keep_moments:
-        load_moments(folder / FILE if lesson.moments is None else Path(lesson.moments), optimizer, names(tensors))
+    if parent is not None and recipe.keep_moments:
+        moments = Path(parent.path) / FILE if lesson.moments is None else Path(lesson.moments)
+        load_moments(moments, optimizer, names(tensors))
     return Pupil(lesson, tensors, start, optimizer)
 
 
@@ -99,6 +105,11 @@ def told_row(base: BaseModel, experience: Experience, block: Sequence[Experience
     assert base.renderer is not None, "learning needs a tokenizer and a chat template"
     follow_ups = [turn.follow_up for turn in block]
     return row(experience, base.renderer.teacher_prompt(experience.messages, experience.prompt_ids, follow_ups))
+
+
+def told(base: BaseModel, owner: str, experience: Experience, block: Sequence[Experience]) -> Told:
+    """Return what a teacher reads of a turn of the user ``owner``; see ``told_row``."""
+    return Told(owner, told_row(base, experience, block), experience.prompt_ids)
 
 
 def _seed(lesson: Lesson) -> int:

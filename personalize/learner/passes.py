@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import Cache
 
 from personalize.learner.batch import Batch
+from personalize.learner.prefixes import empty_cache
 from personalize.model.base import BaseModel
 from personalize.model.rows import AdapterRows
 
@@ -19,28 +20,22 @@ MAX_VALUES = 1 << 20
 """Most values of distributions that are compared at a stretch."""
 
 
-def reply_log_probs(base: BaseModel, batch: Batch, rows: AdapterRows | None, *, grad: bool = False) -> Tensor:
+def reply_log_probs(
+    base: BaseModel, batch: Batch, rows: AdapterRows | None, *, grad: bool = False, cache: Cache | None = None
+) -> Tensor:
     """Return log π(· | prompt, y_<i) at every trained position, [N, V] in fp32.
 
     The prefix's keys and values carry no gradient, so a backward pass costs what the reply costs, however long the
-    history is. They are computed anew by every pass: under other weights they would be somebody else's.
+    history is.
 
     Args:
         rows: the adapter of every batch row; None is the base model.
         grad: build a graph from the window to the adapters in ``rows``.
+        cache: the batch's prefix as ``rows`` reads it, which the pass extends; None has it read first.
     """
     num_prefix = batch.prefix_ids.shape[1]
-    cache = None
-    if num_prefix:
-        cache = DynamicCache(config=base.module.config)
-        with torch.no_grad():
-            base.hidden(
-                batch.prefix_ids,
-                position_ids=batch.position_ids[:, :num_prefix],
-                attention_mask=batch.attention_mask[:, :num_prefix],
-                cache=cache,
-                rows=rows,
-            )
+    if cache is None:
+        cache = read_prefix(base, batch, rows)
     with torch.set_grad_enabled(grad):
         hidden = base.hidden(
             batch.window_ids,
@@ -51,6 +46,21 @@ def reply_log_probs(base: BaseModel, batch: Batch, rows: AdapterRows | None, *, 
         )
         trained = hidden[batch.row, batch.column]
         return by_position(base, lambda some: _log_probs(base, some), trained, at_once=MAX_LOGITS)
+
+
+@torch.no_grad()
+def read_prefix(base: BaseModel, batch: Batch, rows: AdapterRows | None) -> Cache:
+    """Return the keys and values of the batch's prefix columns under ``rows``; empty where there are none."""
+    num_prefix, cache = batch.prefix_ids.shape[1], empty_cache()
+    if num_prefix:
+        base.hidden(
+            batch.prefix_ids,
+            position_ids=batch.position_ids[:, :num_prefix],
+            attention_mask=batch.attention_mask[:, :num_prefix],
+            cache=cache,
+            rows=rows,
+        )
+    return cache
 
 
 def by_position(

@@ -12,6 +12,7 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from transformers import Cache
 
 from personalize.functional import (
     advantages,
@@ -24,9 +25,11 @@ from personalize.functional import (
     top_k_reverse_kl,
 )
 from personalize.learner.batch import Batch, collate
-from personalize.learner.lesson import Pupil, row, told_row
+from personalize.learner.lesson import Pupil, row, told, told_row
 from personalize.learner.passes import by_position, reply_log_probs
+from personalize.learner.prefixes import Weights, load
 from personalize.learner.recipe import Recipe
+from personalize.learner.teacher import BaseTeacher
 from personalize.model.base import BaseModel
 from personalize.model.lora import LoraTensors
 from personalize.model.rows import AdapterRows
@@ -39,9 +42,13 @@ class Training:
         before: after the first pass, the parents' log-probabilities [N, V] on every user's newest reply.
     """
 
-    def __init__(self, base: BaseModel, recipe: Recipe, pupils: Sequence[Pupil]):
+    def __init__(
+        self, base: BaseModel, recipe: Recipe, pupils: Sequence[Pupil], base_teacher: BaseTeacher | None = None
+    ):
+        """Args: base_teacher: asked where the recipe's teacher is the base; None is one that has kept nothing."""
         assert pupils
         self._base, self._recipe = base, recipe
+        self._base_teacher = base_teacher or BaseTeacher(base)
         self._pupils = list(pupils)
         self._collate()
         self.before: Tensor | None = None
@@ -68,14 +75,14 @@ class Training:
         base, pupils = self._base, self._pupils
         self._counts = [len(pupil.turns) for pupil in pupils]
         self._students = collate([row(turn) for pupil in pupils for turn in pupil.turns], base.device)
-        self._teachers = collate(
-            [told_row(base, turn, pupil.block) for pupil in pupils for turn in pupil.turns], base.device
-        )
 
     def _first_rows(self) -> Tensor:
         """Return the batch rows of every user's newest reply."""
-        firsts = [sum(self._counts[:user]) for user in range(len(self._counts))]
+        firsts = [self._first_row(pupil) for pupil in self._pupils]
         return torch.tensor(firsts, device=self._students.row.device)
+
+    def _first_row(self, pupil: Pupil) -> int:
+        return sum(self._counts[: next(place for place, one in enumerate(self._pupils) if one is pupil)])
 
     def _let_go(self, goes_on: Sequence[bool], teacher_NV: Tensor) -> Tensor:
         """Leave out the users who are done; return what the teacher says to the others."""
@@ -92,10 +99,16 @@ class Training:
     def _teach(self) -> Tensor:
         """Return the teacher's log-probabilities [N, V]: the chosen weights, told the block."""
         if self._recipe.teacher == "base":
-            return reply_log_probs(self._base, self._teachers, None)
+            asked = [
+                told(self._base, pupil.lesson.user_id, turn, pupil.block)
+                for pupil in self._pupils
+                for turn in pupil.turns
+            ]
+            return self._base_teacher.log_probs(asked)
         factor = 1.0 if self._recipe.teacher == "live" else self._recipe.teacher_scale
         scaled = [replace(pupil.tensors, lora_alpha=pupil.tensors.lora_alpha * factor) for pupil in self._pupils]
-        return reply_log_probs(self._base, self._teachers, self._rows(scaled))
+        rows = [told_row(self._base, turn, pupil.block) for pupil in self._pupils for turn in pupil.turns]
+        return reply_log_probs(self._base, collate(rows, self._base.device), self._rows(scaled))
 
     # --- student -----------------------------------------------------------------------------------------------
 
@@ -107,7 +120,7 @@ class Training:
         """
         with torch.enable_grad():
             rows = self._rows([pupil.tensors for pupil in self._pupils])
-            student_NV = reply_log_probs(self._base, self._students, rows, grad=True)
+            student_NV = reply_log_probs(self._base, self._students, rows, grad=True, cache=self._known_prefixes())
             loss_N = self._loss(student_NV, teacher_NV) * self._weights(teacher_NV)
             losses = [part.mean() for part in per_sequence_mean(loss_N, self._students.row).split(self._counts)]
             goes_on = self._is_far(loss_N.detach())
@@ -119,7 +132,22 @@ class Training:
             if on:
                 pupil.metrics["grad_norm"] = self._move(pupil)
                 pupil.metrics["num_steps"] += 1
+            elif pupil.metrics["num_steps"]:
+                pupil.after = student_NV.detach()[self._students.row == self._first_row(pupil)]
         return student_NV.detach(), goes_on
+
+    def _known_prefixes(self) -> Cache | None:
+        """Return all prompts as the gate has read them, where it has read them all and under the very same weights.
+
+        That is so before the first step, and where nothing is replayed.
+        """
+        prefixes = [pupil.prefix for pupil in self._pupils]
+        for pupil in self._pupils:
+            pupil.prefix = None
+        if any(prefix is None for prefix in prefixes) or any(count > 1 for count in self._counts):
+            return None
+        assert not any(pupil.metrics["num_steps"] for pupil in self._pupils), "the parents' keys are of use only once"
+        return load(self._students, prefixes, [Weights.of(self._base, pupil.parent) for pupil in self._pupils])
 
     def _move(self, pupil: Pupil) -> float:
         """Clip and step; return the gradient's norm before the clip."""

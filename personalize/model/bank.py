@@ -16,6 +16,7 @@ Source: slots, ``max_loras`` and LRU as in vLLM's LoRA worker; versions with use
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from personalize.errors import AdapterCorrupt
@@ -23,7 +24,8 @@ from personalize.model.base import BaseModel
 from personalize.model.folder import check_rank
 from personalize.model.lora import LoraTensors
 from personalize.model.rows import AdapterRows
-from personalize.model.stacks import KeptRows, Stacks
+from personalize.model.slot_rows import SlotRows
+from personalize.model.stacks import IndexedRows, KeptRows, Stacks, indices
 from personalize.types import AdapterRef
 
 BASE_SLOT = 0
@@ -48,8 +50,7 @@ class AdapterBank:
         self._slots = [_Slot() for _ in range(num_slots + 1)]
         self._by_name: dict[str, int] = {}
         self._clock = 0
-        self._stacks = Stacks(base, num_slots + 1, self.rank)
-        self._kept = KeptRows(base, self._stacks)
+        self._store(Stacks(base, num_slots + 1, self.rank))
 
     # -- versions ---------------------------------------------------------------------------------------------
 
@@ -134,19 +135,25 @@ class AdapterBank:
 
     # -- rows -------------------------------------------------------------------------------------------------
 
-    def rows(self, slots: Sequence[int]) -> AdapterRows | None:
+    def rows(self, slots: Sequence[int]) -> AdapterRows | SlotRows | None:
         """Return the rows of a forward in which batch row n uses ``slots[n]``; None where all are the base.
 
-        One sequence reads its slot in place; several are gathered.
+        The kernels read every slot in place. Without them one sequence does; several are gathered.
         """
         if not any(slots):
             return None
+        if self.base.has_kernels:
+            return self._stacks.indexed(torch.tensor(indices(slots), device=self.base.device))
         if len(slots) == 1:
             return self._stacks.slice(slots[0], slots[0] + 1)
         return self._stacks.gather(slots)
 
-    def decode_rows(self, slots: Sequence[int]) -> AdapterRows | None:
-        """Return the same as ``rows`` from a contiguous copy that is kept: only rows that changed are copied again."""
+    def decode_rows(self, slots: Sequence[int]) -> AdapterRows | SlotRows | None:
+        """Return the same as ``rows``, and for as many rows the same object: a recorded step reads it again.
+
+        Only what changed is written: the index of slots for the kernels, else a contiguous copy of the slots. Growing
+        storage makes another object.
+        """
         return self._kept.rows(slots) if any(slots) else None
 
     # -- storage ----------------------------------------------------------------------------------------------
@@ -155,8 +162,12 @@ class AdapterBank:
         if rank > self.rank:
             grown = Stacks(self.base, self.num_slots + 1, rank)
             grown.copy_all(self._stacks)
-            self.rank, self._stacks = rank, grown
-            self._kept = KeptRows(self.base, grown)
+            self.rank = rank
+            self._store(grown)
+
+    def _store(self, stacks: Stacks) -> None:
+        self._stacks = stacks
+        self._kept = IndexedRows(stacks) if self.base.has_kernels else KeptRows(self.base, stacks)
 
     def _spare(self) -> int | None:
         unused = [index for index in range(1, self.num_slots + 1) if not self._slots[index].count]

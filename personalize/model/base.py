@@ -8,9 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from personalize.errors import InvalidParameter, ModelError
+from personalize.model.kernels import usable
 from personalize.model.layers import ActiveRows, replace_linears
 from personalize.model.masks import AttentionMask, MaskForm
 from personalize.model.rows import AdapterRows
+from personalize.model.sharing import sharing
+from personalize.model.slot_rows import SlotRows
 
 if TYPE_CHECKING:
     from transformers import Cache
@@ -33,6 +36,8 @@ class BaseModel:
         targets: module name -> (d_in, d_out) of every layer that can carry an update.
         vocab_size: width of the logits.
         mask_form: which attention masks the model wants.
+        has_kernels: adapters are read through the Triton kernels.
+        sharing: the targets, those together that share an input and one shrink.
     """
 
     def __init__(
@@ -42,7 +47,9 @@ class BaseModel:
         base_digest: str,
         renderer: "Renderer | None" = None,
         max_model_len: int | None = None,
+        lora_kernels: bool = True,
     ):
+        """Args: lora_kernels: use the Triton kernels where they can be used; False never does."""
         self.module: Any = module.eval().requires_grad_(False)
         self.renderer = renderer
         self.base_digest = base_digest
@@ -59,6 +66,8 @@ class BaseModel:
             raise ModelError(f"{type(module).__name__} has no plain linear layers (quantised ones are not supported)")
         self.targets = {name: (layer.in_features, layer.out_features) for name, layer in layers.items()}
         self.vocab_size: int = self._head.weight.shape[0]
+        self.has_kernels = lora_kernels and usable(self.device, self.dtype)
+        self.sharing = sharing(self.targets) if self.has_kernels else tuple((name,) for name in self.targets)
 
     @property
     def device(self) -> torch.device:
@@ -69,10 +78,12 @@ class BaseModel:
         return self._head.weight.dtype
 
     @contextmanager
-    def using(self, rows: AdapterRows | None) -> Iterator[None]:
+    def using(self, rows: AdapterRows | SlotRows | None) -> Iterator[None]:
         """Run forwards with ``rows``; always cleared at the end, also after an exception."""
         assert self._active.rows is None, "adapter rows are already in use: forwards must not nest"
-        self._active.rows = rows or None
+        if isinstance(rows, AdapterRows):
+            rows = (SlotRows.over(rows) if self.has_kernels else rows) if rows else None
+        self._active.rows = rows
         try:
             yield
         finally:
@@ -104,7 +115,7 @@ class BaseModel:
         position_ids: Tensor | None = None,
         attention_mask: AttentionMask | None = None,
         cache: "Cache | None" = None,
-        rows: AdapterRows | None = None,
+        rows: AdapterRows | SlotRows | None = None,
     ) -> Tensor:
         """Return the hidden states [N, T, d] after the final norm, before the head.
 

@@ -2,9 +2,9 @@
 
     y_n = W x_n + B_u (A_u x_n),   u = adapter of row n,   scaling folded into B
 
-Shrink (A) and expand (B) are two batched products over contiguous stacks: one group of rows per adapter, any number
-of rows in a group. The form depends on the batch's shape only, never on whose adapters are in it, so neighbours cannot
-change a row's last bit. Rows of the base model meet zero stacks and add exactly zero.
+How shrink (A) and expand (B) are computed is the rows' own affair: batched products over contiguous stacks
+(``AdapterRows``) or kernels that read slots where they lie (``SlotRows``). The form depends on the batch's shape only,
+never on whose adapters are in it, so neighbours cannot change a row's last bit. Rows of the base add exactly zero.
 
 Between two layers a pass may be paused, forward and backward: whoever owns the model runs another forward there.
 
@@ -12,13 +12,19 @@ Source: Punica (arXiv 2310.18547) for shrink and expand.
 """
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from personalize.errors import ModelError
-from personalize.model.rows import AdapterRows
+
+class Rows(Protocol):
+    """What one forward reads of the adapters."""
+
+    def add_to(self, name: str, x: Tensor, y: Tensor) -> Tensor:
+        """Return y [N, T, O], the base's output of the layer ``name`` for x [N, T, I], plus every row's own update."""
+        ...
 
 
 class ActiveRows:
@@ -32,7 +38,7 @@ class ActiveRows:
     __slots__ = ("pause", "rows")
 
     def __init__(self):
-        self.rows: AdapterRows | None = None
+        self.rows: Rows | None = None
         self.pause: Callable[[], None] | None = None
 
     def pausable(self, y: Tensor) -> Tensor:
@@ -73,18 +79,7 @@ class MultiLoraLinear(nn.Linear):
         """Return y [N, T, O] (or [N, O]) for x [N, T, I] (or [N, I])."""
         y = functional.linear(x, self.weight, self.bias)
         rows = self.active.rows
-        stacks = None if rows is None else rows.modules.get(self.name)
-        return self.active.pausable(y if stacks is None else self._add_update(x, y, *stacks))
-
-    def _add_update(self, x: Tensor, y: Tensor, shrink: Tensor, expand: Tensor) -> Tensor:
-        num_adapters = shrink.shape[0]
-        if x.ndim == 3 and x.shape[0] == num_adapters and y.dtype == expand.dtype and not torch.is_grad_enabled():
-            return y.baddbmm_(torch.bmm(x, shrink), expand)  # one adapter per row, no copy: the decode step
-        if x.shape[0] % num_adapters:
-            raise ModelError(f"{self.name}: {x.shape[0]} rows cannot be shared out over {num_adapters} adapters")
-        grouped = x.reshape(num_adapters, -1, self.in_features).to(shrink.dtype)
-        update = torch.bmm(torch.bmm(grouped, shrink), expand)
-        return y + update.view(y.shape).to(y.dtype)
+        return self.active.pausable(y if rows is None else rows.add_to(self.name, x, y))
 
 
 def replace_linears(module: nn.Module, prefix: str, skip: set[nn.Module], active: ActiveRows) -> dict[str, nn.Linear]:

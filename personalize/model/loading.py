@@ -50,7 +50,10 @@ def _load(name: str, device: torch.device, settings: EngineSettings) -> BaseMode
     module = _module(source, config, device)
     # Only now are all files of a hub id on the disk.
     base = BaseModel(
-        module.to(device), base_digest=folder_digest(_folder(source)), max_model_len=settings.max_model_len
+        module.to(device),
+        base_digest=folder_digest(_folder(source)),
+        max_model_len=settings.max_model_len,
+        lora_kernels=settings.lora_kernels,
     )
     base.renderer = Renderer.from_pretrained(source, max_model_len=base.max_model_len)
     base.check()
@@ -62,6 +65,8 @@ def _source(name: str) -> str:
         from personalize import pocket
 
         return str(pocket.path())
+    if name.startswith(("/", ".", "~")) and not Path(name).is_dir():  # no hub id begins like this
+        raise ModelError(f"cannot load the model {name!r}: no such folder; allowed: 'pocket', a hub id or a folder")
     return name
 
 

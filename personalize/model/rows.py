@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from personalize.errors import ModelError
 from personalize.model.lora import LoraTensors
 
 
@@ -42,6 +43,27 @@ class AdapterRows:
         chosen = [None if lane < 0 else adapters[lane] for lane in lanes]
         names = dict.fromkeys(name for adapter in chosen if adapter is not None for name in adapter.a)
         return cls({name: _stack(name, chosen) for name in names})
+
+    def add_to(self, name: str, x: Tensor, y: Tensor) -> Tensor:
+        """Return y [N, T, O] (or [N, O]) plus every row's update for x [N, T, I]; without gradients y is changed.
+
+        Two batched products over contiguous stacks. Their form depends on the batch's shape only.
+
+        Raises:
+            ModelError: the rows cannot be shared out over the adapters.
+        """
+        stacks = self.modules.get(name)
+        if stacks is None:
+            return y
+        shrink, expand = stacks
+        num_adapters = shrink.shape[0]
+        if x.ndim == 3 and x.shape[0] == num_adapters and y.dtype == expand.dtype and not torch.is_grad_enabled():
+            return y.baddbmm_(torch.bmm(x, shrink), expand)  # one adapter per row, no copy: the decode step
+        if x.shape[0] % num_adapters:
+            raise ModelError(f"{name}: {x.shape[0]} rows cannot be shared out over {num_adapters} adapters")
+        grouped = x.reshape(num_adapters, -1, x.shape[-1]).to(shrink.dtype)
+        update = torch.bmm(torch.bmm(grouped, shrink), expand)
+        return y + update.view(y.shape).to(y.dtype)
 
 
 def _lanes(index: list[int]) -> list[int]:

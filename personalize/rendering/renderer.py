@@ -97,7 +97,9 @@ class Renderer:
         text = self._template.apply(shown)
         ids = self._encode(text) if mark is None else self._pieces(text.split(mark))
         if len(ids) >= self.max_model_len:
-            raise ContextTooLong(f"the prompt has {len(ids)} tokens; at most {self.max_model_len - 1} fit")
+            raise ContextTooLong(
+                f"the prompt has {len(ids)} tokens; at most {self.max_model_len - 1} fit", param="messages"
+            )
         return tuple(ids)
 
     def teacher_prompt(

@@ -6,11 +6,15 @@ page around.
 
 import unicodedata
 from collections.abc import Iterable
+from typing import Literal
 
 from personalize.types import Explanation, TokenSignal
 
-END = "⏹"
+END = "■"
 NO_TEXT = "·"
+BASE = "the base model"
+WEAK = 0.05
+"""Share of the strongest push below which a token counts as left where it was."""
 COLUMNS = {
     "log-prob before": "log_prob",
     "change": "change",
@@ -41,12 +45,30 @@ def scale_of(tokens: Iterable[TokenSignal]) -> float:
     return max((abs(token.change) for token in tokens if token.change is not None), default=0.0) or 1.0
 
 
+def way_of(token: TokenSignal, scale: float) -> Literal["up", "down", ""]:
+    """Return which way a token was pushed; neither where it was not trained, or hardly moved."""
+    if token.change is None or abs(token.change) < WEAK * scale:
+        return ""
+    return "up" if token.change > 0 else "down"
+
+
+def sides_of(explanation: Explanation) -> tuple[tuple[str, str, str], ...]:
+    """Return the greedy replies to the probe as (place, heading, text); the base once where the line began with it."""
+    probe, before = explanation.probe, parent_name(explanation)
+    sides = (
+        ("base", BASE, probe.base),
+        ("before", f"before: {before}", probe.before),
+        ("after", f"after: version {explanation.version}", probe.after),
+    )
+    return sides[1:] if before == BASE else sides
+
+
 def parent_name(explanation: Explanation) -> str:
     """Return what the version began with; its metrics say where that was the population adapter."""
     if explanation.parent is not None:
         return f"version {explanation.parent}"
     began_with = explanation.metrics.get("population")
-    return "the base model" if began_with is None else f"version {began_with:.0f} of the population adapter"
+    return BASE if began_with is None else f"version {began_with:.0f} of the population adapter"
 
 
 def signed(value: float | None) -> str:
@@ -54,8 +76,13 @@ def signed(value: float | None) -> str:
     return "–" if value is None else f"{value:+.3f}"
 
 
+def number_text(value: float) -> str:
+    """Return a measure to four digits, or to its whole part where that has more."""
+    return f"{value:.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
+
+
 def measures(explanation: Explanation) -> dict[str, float]:
-    """Return drift, norms and what the update reported, by the words that both reports use."""
+    """Return drift and norms, by the words that both reports use."""
     drift, norms = explanation.effect.drift, explanation.effect.norms
     return {
         "KL to the parent, nats per reply": drift.to_parent,
@@ -65,8 +92,12 @@ def measures(explanation: Explanation) -> dict[str, float]:
         "norm of the change of scaling·B·A": norms.change,
         "norm before": norms.parent,
         "norm after": norms.version,
-        **{f"reported: {name}": value for name, value in explanation.metrics.items()},
     }
+
+
+def reported(explanation: Explanation) -> dict[str, float]:
+    """Return what the update reported when it ran, by its own names."""
+    return dict(explanation.metrics)
 
 
 def _shown(character: str) -> str:

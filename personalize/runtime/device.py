@@ -4,7 +4,8 @@ Everybody else talks to it through an inbox. Between two windows there is one st
 back to back. On a CPU a window does not hold up the steps either: between two layers of its passes, requests are taken
 in and steps run as they fall due (see ``Pace``). Elsewhere a step may have to wait for one window. Idle windows run one
 at a time while there is neither a sequence nor an update, and stop between two of them for as long as there is one.
-With nothing to do, the thread sleeps.
+Before them come the conversations that are to be prefilled again; of these passes whatever comes up stops the one that
+runs, on a CPU between two of its layers. With nothing to do, the thread sleeps.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
+from collections.abc import Sequence as Items
 from concurrent.futures import Future
 from contextlib import nullcontext
 from functools import partial
@@ -21,6 +23,7 @@ import torch
 
 from personalize.config import EngineSettings, LoraSettings
 from personalize.engine.engine import Engine
+from personalize.engine.prefixes import GiveWay
 from personalize.engine.sequences import Output, Sequence
 from personalize.errors import Cancelled, ModelError, PersonalizeError
 from personalize.model.base import BaseModel
@@ -105,6 +108,10 @@ class Runtime:
         """Copy a version into a spare slot, if there is one; the future tells whether."""
         return self._inbox.ask(partial(self.engine.prepare, ref, tensors))
 
+    def prefill_again(self, ref: AdapterRef, conversations: Items[Items[int]]) -> None:
+        """Compute conversations under a prepared version while nothing else is to be done; see ``WarmPrefixes``."""
+        self._inbox.post(partial(self.engine.prefill_again, ref, conversations))
+
     def warm(self, ref: AdapterRef) -> None:
         """Hint: load a version from its folder."""
         self._inbox.post(partial(self.engine.warm, ref))
@@ -147,15 +154,30 @@ class Runtime:
 
     def _is_at_leisure(self) -> bool:
         """Whether there is idle work and no other."""
-        return bool(self._idle) and not self._updates and not self.engine.has_work
+        idle = bool(self._idle) or self.engine.prefixes.has_work
+        return idle and not self._updates and not self.engine.has_work
 
     def _idle_away(self) -> None:
         """Let go of idle work that was cancelled; run one window of it if nothing else has come up meanwhile."""
         for run in [run for run in self._idle if run.reports.cancelled()]:
             run.advance()
             self._idle.remove(run)
-        if self._is_at_leisure() and self._inbox.empty() and self._advance(self._idle[0]):
+        if not self._is_at_leisure() or not self._inbox.empty():
+            return
+        if self.engine.prefixes.has_work:
+            self._prefill_again()
+        elif self._advance(self._idle[0]):
             self._idle.popleft()
+
+    def _prefill_again(self) -> None:
+        """Run one chunk; it ends with the first layer behind which something has come."""
+        base = self.engine.base
+        with base.pausing(self._give_way) if base.device.type == "cpu" else nullcontext():
+            self.engine.prefixes.advance()
+
+    def _give_way(self) -> None:
+        if not self._inbox.empty():
+            raise GiveWay
 
     def _advance(self, run: UpdateRun) -> bool:
         """Run one window and what was put off meanwhile; return whether the update is over."""

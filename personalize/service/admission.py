@@ -57,6 +57,7 @@ class Admitted:
                 self.prompt_ids,
                 sampling if seed is None or i == 0 else replace(sampling, seed=(seed + i + 2**63) % 2**64 - 2**63),
                 self.adapter,
+                self.user.user_id if self.user else None,
             )
             for i in range(self.request.n)
         ]

@@ -52,9 +52,10 @@ class Forgetting:
         await self._let_go(user_id, [ref for ref in self._loaded() if ref.user_id == user_id])
 
     def held(self) -> set[str]:
-        """Return the ids of the users for whom something runs, or of whom the engine has a version."""
+        """Return the ids of the users for whom something runs, or of whom engine or learner keep something."""
         looked_at = self._consumer.reviewer.users().union(*(tasks.users() for tasks in self._tasks))
-        return self._chats.users() | looked_at | {ref.user_id for ref in self._loaded()}
+        remembered = getattr(self._inference, "remembered_users", frozenset)()
+        return self._chats.users() | looked_at | {ref.user_id for ref in self._loaded()} | remembered
 
     async def _let_go(self, user_id: str, loaded: Sequence[AdapterRef]) -> None:
         why = "the user was forgotten"
@@ -66,6 +67,8 @@ class Forgetting:
         await self._consumer.idle(user_id)
         for ref in loaded:
             await self._inference.unload_adapter(ref)
+        if (forget := getattr(self._inference, "forget_user", None)) is not None:
+            await forget(user_id)
 
     def _loaded(self) -> list[AdapterRef]:
         names = getattr(self._inference, "loaded_adapters", tuple)

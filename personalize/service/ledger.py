@@ -37,13 +37,14 @@ class Ledger:
 
     Args:
         max_queued: waiting follow-ups per user.
+        max_wait_s: how long a follow-up may wait to be learnt from; None: for ever.
     """
 
-    def __init__(self, store: Store, base_digest: str, max_queued: int):
+    def __init__(self, store: Store, base_digest: str, max_queued: int, max_wait_s: float | None = None):
         self.outcomes: Counter[Outcome] = Counter()
         self._store = store
         self._base_digest = base_digest
-        self._max_queued = max_queued
+        self._max_queued, self._max_wait_s = max_queued, max_wait_s
         self._lock = threading.Lock()
         self._unrecorded: OrderedDict[str, Outcome] = OrderedDict()
         self._owners: OrderedDict[str, str | None] = OrderedDict()
@@ -103,6 +104,7 @@ class Ledger:
                 admitted.request_id,
                 admitted.follow_up,
                 max_queued=self._max_queued,
+                max_wait_s=self._max_wait_s,
             )
         except (Erased, NotFound):
             return Verdict(Outcome.CANCELLED_ERASURE)

@@ -72,7 +72,7 @@ class Personalizer(Management):
             service.population,
         )  # fmt: skip
         self._consumer = Consumer(school, max_batch=opened.max_batch, review_every=service.review_every)
-        self._ledger = Ledger(store, opened.base_digest, service.max_queued_updates)
+        self._ledger = Ledger(store, opened.base_digest, service.max_queued_updates, service.max_update_wait_s)
         heads = Heads(store, opened.base_digest, service.population)
         self._admission = Admission(store, opened, heads, service)
         self._chats = Chats(opened, self._admission, self._ledger, self._forgotten, self._consumer.wake)

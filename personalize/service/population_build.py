@@ -8,7 +8,6 @@ is whole or was never there. Source: arXiv 2603.12273, offline surrogate.
 
 import asyncio
 import contextlib
-import secrets
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +25,6 @@ from personalize.logs import LogFile, read_log
 from personalize.service.population_talks import Talk, Talks
 from personalize.service.population_tally import Tally
 from personalize.types import (
-    AdapterRef,
     Experience,
     LearningState,
     Lesson,
@@ -36,7 +34,7 @@ from personalize.types import (
     UpdateReport,
 )
 from personalize.updates.batch import whole
-from personalize.updates.storage import translated
+from personalize.updates.storage import translated, unpublished
 
 LOST = {Erased: "somebody in these logs was forgotten meanwhile", HeadMoved: "another build ended first"}
 Progress = Callable[[int, int], None]
@@ -137,7 +135,9 @@ class PopulationBuild:
             folder = await whole(self._store.stage, owner.user_id)
         discarded: Path | None = folder
         try:
-            parent = None if growth.folder is None else _staged(owner.user_id, growth)
+            parent = None
+            if growth.folder is not None:
+                parent = await whole(unpublished, owner.user_id, growth.num_steps, growth.folder)
             (report,) = await self._opened.trainer.run_update([lesson], [parent], [folder])
             if report.outcome is Outcome.APPLIED:
                 discarded, growth.folder, growth.last = growth.folder, folder, report
@@ -148,10 +148,11 @@ class PopulationBuild:
 
     async def _breach(self, growth: Growth) -> str | None:
         """Judge the adapter by what it says, before anybody is served with it."""
-        if not self._settings.review_every:
+        if not self._settings.review_every or growth.folder is None:
             return None
         owner = await whole(self._store.ensure_population_owner)
-        review = await self._opened.trainer.review(ReviewRequest(_staged(owner.user_id, growth)))
+        staged = await whole(unpublished, owner.user_id, max(1, growth.num_steps), growth.folder)
+        review = await self._opened.trainer.review(ReviewRequest(staged))
         return None if review is None else review.breach
 
     # --- the end -----------------------------------------------------------------------------------------------------
@@ -199,8 +200,3 @@ def _opened_logs(paths: Sequence[Path]) -> list[LogFile]:
 
 def _changed(logs: Sequence[LogFile]) -> bool:
     return any(LogFile.of(log.path) != log for log in logs)
-
-
-def _staged(owner: str, growth: Growth) -> AdapterRef:
-    """Name a folder that only the learner reads; the engine never sees it."""
-    return AdapterRef(f"u_{owner}@{max(1, growth.num_steps)}-{secrets.token_hex(8)}", str(growth.folder))

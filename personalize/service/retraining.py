@@ -1,7 +1,6 @@
 """Logged steps learnt once more, outside the queue: nothing is seen of it until the last folder is published."""
 
 import contextlib
-import secrets
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from personalize.types import AdapterRef, Experience, LearningState, Lesson, Out
 from personalize.updates.batch import whole
 from personalize.updates.lessons import experience, retold
 from personalize.updates.lineage import KEY, Lineage
-from personalize.updates.storage import translated
+from personalize.updates.storage import translated, unpublished
 
 MAX_UPDATES = 1_000_000
 
@@ -117,7 +116,8 @@ class Retraining:
         memory = [self._known[name] for name in named if name in self._known and name != turn.turn_id]
         folder = await whole(self._stage)
         moments = self._moments_before if self._moments is None else self._moments / MOMENTS
-        lesson = Lesson(turn, tuple(memory), self.state, None if moments is None else str(moments))
+        kept = None if moments is None else str(moments)
+        lesson = Lesson(turn, tuple(memory), self.state, kept, user_id=self._user.user_id)
         (report,) = await self._opened.trainer.run_update([lesson], [self._parent], [folder])
         self.outcomes[report.outcome.value] += 1
         if report.outcome is Outcome.APPLIED:
@@ -129,7 +129,7 @@ class Retraining:
     async def _go_on(self, number: int, folder: Path, report: UpdateReport) -> None:
         before = [path for path in (self._folder, self._moments) if path is not None]
         self._folder, self._moments, self._moments_before = folder, await whole(self._part, folder), None
-        self._parent = _unpublished(self._user.user_id, number, folder)
+        self._parent = await whole(unpublished, self._user.user_id, number, folder)
         self.state, self._last = report.state, report
         self.learnt.append(number)
         await self._discard(*before)
@@ -203,8 +203,3 @@ class Retraining:
         for folder in folders:
             with contextlib.suppress(Exception):  # what stays behind is an orphan, and those are swept
                 await whole(self._store.discard, folder)
-
-
-def _unpublished(user_id: str, number: int, folder: Path) -> AdapterRef:
-    """Name a folder that only the learner reads; the engine never sees it."""
-    return AdapterRef(f"u_{user_id}@{number}-{secrets.token_hex(8)}", str(folder))

@@ -12,12 +12,17 @@ FinishReason = Literal["stop", "length", "cancel"]
 
 @dataclass(frozen=True, slots=True)
 class GenerateRequest:
-    """What an engine needs to produce one reply: token ids in, token ids out."""
+    """What an engine needs to produce one reply: token ids in, token ids out.
+
+    Attributes:
+        user_id: random id of whose request it is, for fairness between users; None: the adapter's user, or nobody.
+    """
 
     request_id: str
     prompt_ids: tuple[int, ...]
     sampling: SamplingParams = field(default_factory=SamplingParams)
     adapter: AdapterRef | None = None
+    user_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

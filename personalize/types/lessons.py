@@ -63,9 +63,11 @@ class Lesson:
         memory: the turns that ``state`` names and that still exist (others are silently left out of the recipe).
         state: what the recipe remembered with the parent version.
         moments: the file of the optimizer's moments after the parent version, where it is not in the version's folder.
+        user_id: whose turns these are; a learner keeps what it may want again under this name.
     """
 
     experience: Experience
     memory: tuple[Experience, ...] = ()
     state: LearningState = LearningState()
     moments: str | None = None
+    user_id: str = ""

@@ -13,6 +13,7 @@ from adapters_store.types import BEGAN_WITH, ClaimedUpdate, Version
 from personalize.config import Learning
 from personalize.rendering.recorded import Reteller
 from personalize.types import AdapterRef, Lesson, Outcome, Review, ReviewRequest, UpdateReport
+from personalize.updates.conversations import warm_conversations
 from personalize.updates.lessons import LessonBase, build_lesson, refusal
 from personalize.updates.lineage import KEY, lineage_of
 from personalize.updates.storage import reference
@@ -31,6 +32,8 @@ class Trainer(Protocol):
     ) -> tuple[UpdateReport, ...]: ...
 
     async def publish(self, ref: AdapterRef, tensors: Any) -> None: ...
+
+    async def prefill_again(self, ref: AdapterRef, conversations: Sequence[Sequence[int]]) -> None: ...
 
     async def review(self, request: ReviewRequest) -> Review | None: ...
 
@@ -240,6 +243,8 @@ class Batch:
             ref = await whole(reference, self._store, version)
             assert ref is not None
             await self._school.trainer.publish(ref, tensors)
+            warm = await whole(warm_conversations, self._store, version)
+            await self._school.trainer.prefill_again(ref, warm)
         except Exception as error:
             self._on_fault(error)
 

@@ -26,7 +26,7 @@ class Consumer:
     Attributes:
         lease: says who trains.
         reviewer: looks at what was published again, in idle time.
-        outcomes: final outcomes of the updates that this process ran.
+        outcomes: final outcomes of the updates that this process ran, or ended because they had waited for too long.
         last_fault: class of the latest exception, for the operator.
 
     Args:
@@ -63,7 +63,7 @@ class Consumer:
 
     async def run(self) -> None:
         """Consume for ever; cancelling it gives the claimed updates back and lets go of the lease."""
-        beside = [asyncio.create_task(self.lease.keep()), asyncio.create_task(self.reviewer.run())]
+        beside = [asyncio.create_task(work) for work in (self.lease.keep(), self.reviewer.run(), self._shed())]
         try:
             await self.lease.renew()
             while True:
@@ -124,6 +124,23 @@ class Consumer:
             await self._batch.run()
             self._batch = None
         return bool(claims)
+
+    async def _shed(self) -> None:
+        """End what has waited for too long, also while a batch is trained; for ever."""
+        while True:
+            if self.lease.held:
+                try:
+                    # What would be over its time at the next look, late as that may be, is over it now.
+                    shed = await asyncio.to_thread(self._store.shed_updates, self.lease.owner, 2 * self._poll_s)
+                except LeaseLost:
+                    shed = {}  # the loop takes it again
+                except Exception as error:
+                    self._note(error)
+                    shed = {}
+                if shed:
+                    self.outcomes.update({Outcome(name): num for name, num in shed.items()})
+                    self._notify()
+            await asyncio.sleep(self._poll_s)
 
     async def _upkeep(self) -> None:
         """Retention and the sweeping of orphans run by themselves."""

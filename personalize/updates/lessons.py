@@ -43,7 +43,7 @@ def build_lesson(store: Store, update: ClaimedUpdate, head: Version | None, base
     if turn.base_digest != base.base_digest:  # queued under another base, before this one was opened
         return Outcome.SKIPPED_NO_ADAPTER_FOR_BASE
     newest = experience(turn, update.follow_up)
-    return Lesson(newest, tuple(_memory(store, update, state, base)), state)
+    return Lesson(newest, tuple(_memory(store, update, state, base)), state, user_id=update.user_id)
 
 
 def experience(turn: StoredTurn, follow_up: str) -> Experience:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from adapters_store import LocalBlobs, Store
 from adapters_store import errors as stored
+from adapters_store.folder import folder_digest
 from adapters_store.types import Version
 from personalize import errors
 from personalize.config import Settings
@@ -67,6 +68,14 @@ def remember_base(store: Store, settings: Settings, digest: str, modules: Mappin
         store.record_base(base_name(settings), digest, modules)
     except stored.StoreError as error:
         log.warning("the opened base could not be written down: %s", error.code)
+
+
+def unpublished(user_id: str, number: int, folder: Path) -> AdapterRef:
+    """Name a staged folder by what it holds, as its version would be; it reads the folder, so it blocks.
+
+    Only a learner reads it: an engine knows published versions.
+    """
+    return AdapterRef(f"u_{user_id}@{number}-{folder_digest(folder)[:16]}", str(folder))
 
 
 def reference(store: Store, version: Version | None) -> AdapterRef | None:

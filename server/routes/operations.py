@@ -1,11 +1,11 @@
 """Routes for those who run the service: ``/health``, ``/ready``, ``/metrics``, ``/version``."""
 
 import asyncio
-from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
+from personalize import __version__
 from server.identity import allowed
 from server.metrics import CONTENT_TYPE
 from server.state import Shared
@@ -35,12 +35,4 @@ async def metrics(shared: Shared) -> Response:
 
 @router.get("/version")
 async def get_version(shared: Shared) -> dict[str, str]:
-    return {"version": package_version(), "model": shared.base}
-
-
-def package_version() -> str:
-    """The installed distribution's version; a source tree has none."""
-    try:
-        return version("personalize")
-    except PackageNotFoundError:
-        return "source"
+    return {"version": __version__, "model": shared.base}

@@ -7,6 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+import personalize
 from personalize.cli import app, demo, options
 from personalize.errors import InvalidParameter
 
@@ -74,6 +75,21 @@ def test_an_error_of_several_lines_becomes_one(monkeypatch):
 def test_every_listing_speaks_json(shell):
     for command in (("users", "list"), ("users", "updates"), ("versions", "list"), ("keys", "list")):
         assert "--json" in shell.raw(*command, "--help")
+
+
+def test_every_command_and_every_option_says_what_it_is():
+    def silent(command, path: tuple[str, ...]) -> list[tuple[str, ...]]:
+        own = [(*path, option.name) for option in command.params if not option.help]
+        below = [
+            found for name, one in getattr(command, "commands", {}).items() for found in silent(one, (*path, name))
+        ]
+        return [*own, *below] if command.help else [path, *own, *below]
+
+    assert silent(typer.main.get_command(app.build()), ("personalize",)) == []
+
+
+def test_the_version_is_told(shell):
+    assert shell.raw("--version") == f"personalize {personalize.__version__}\n"
 
 
 def test_the_demo_hands_its_options_on_and_returns_its_exit_code(shell, monkeypatch, tmp_path):

@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from personalize.cli import explain
+from personalize.reporting.explanation import END
 from personalize.types import TokenSignal
 
 TOKENS = (
@@ -20,7 +21,7 @@ def test_the_newest_update_is_shown_with_its_turn_its_tokens_and_its_replies(tau
     out = taught.run("explain", "alice")
     (second, _) = taught.json("users", "updates", "alice")
     assert f"update {second['update_id']}: version 2 from version 1" in out
-    for words in ("the user asked", "the reply", "the user wrote next", "even shorter", "moved most", "⏹"):
+    for words in ("the user asked", "the reply", "the user wrote next", "even shorter", "moved most", END):
         assert words in out
     assert "[v1] You said: shorter, please" in out and "[v2] You said: shorter, please" in out
     for words in ("KL to the parent, nats per reply", "KL to the base", "norm of the change", "reported: signal"):

@@ -47,9 +47,9 @@ def publish(folder: Path, base: BaseModel, tensors: LoraTensors, user: int, numb
     return AdapterRef(f"u_{user:032x}@{number}-{folder_digest(path)[:16]}", str(path))
 
 
-def request(prompt, adapter=None, name="r", **sampling) -> GenerateRequest:
+def request(prompt, adapter=None, name="r", user_id=None, **sampling) -> GenerateRequest:
     sampling = {"temperature": 0.0, "max_tokens": 12} | sampling
-    return GenerateRequest(name, tuple(prompt), SamplingParams(**sampling), adapter)
+    return GenerateRequest(name, tuple(prompt), SamplingParams(**sampling), adapter, user_id=user_id)
 
 
 def prompt(length: int, seed: int) -> list[int]:

@@ -22,7 +22,10 @@ def watched_logits(family, *, my_adapter, others, poison=None, base=None):
         refs[seed] = make_ref(seed)
         engine.prepare(refs[seed], random_adapter(base, seed))
     everyone = [others[0], (7, my_adapter), *others[1:]]
-    sequences = [engine.add(request(prompt(9, p), refs.get(a), max_tokens=12)) for p, a in everyone]
+    sequences = [  # four users, so that they get their rows in this order
+        engine.add(request(prompt(9, p), refs.get(a), user_id=f"user-{place}", max_tokens=12))
+        for place, (p, a) in enumerate(everyone)
+    ]
     seen = []
     real_head = base.head
     base.head = lambda hidden: seen.append(real_head(hidden)) or seen[-1]

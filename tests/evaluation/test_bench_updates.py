@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from personalize.evaluation.bench import load, many_updates, publish, streams, update
+from personalize.evaluation.bench import load, many_updates, overload, publish, streams, update
 from personalize.evaluation.bench.flops import Cost, flops_needed, gemm_rate
 from personalize.evaluation.bench.lessons import (
     ONE_STEP,
@@ -122,4 +122,16 @@ def test_publishing_cold_starts_and_first_tokens(subject):
     (cold,) = publish.measure_cold(subject, SCALE)
     first, idle = publish.measure_first_token(subject, SCALE)
     assert swap.value > 0 and cold.value is not None and cold.unit == "ms" and first.value > 0
-    assert idle.value is None and "not built" in idle.reason
+    assert idle.value > 0 and idle.figure.endswith("after idle re-prefill")
+    assert idle.samples["prefilled again"] > 0
+
+
+def test_an_overloaded_service_leaves_no_update_without_an_outcome(subject, monkeypatch):
+    monkeypatch.setattr(overload, "_MIN_LIMIT_S", 1.2)
+    monkeypatch.setattr(overload, "MAX_BATCH", 1)
+    monkeypatch.setattr(overload, "_LIMITS", 2)
+    (row,) = overload.measure(subject, SCALE)
+    assert (
+        row.n >= 4 and row.value > 0 and row.samples["longest wait"] == pytest.approx(row.value * row.samples["limit"])
+    )
+    assert "applied" in row.reason

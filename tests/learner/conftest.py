@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from adapters_store.folder import folder_digest
 from personalize.learner import HindsightLearner, Recipe
 from personalize.model.base import BaseModel
 from personalize.rendering.hindsight import with_block
@@ -90,7 +91,7 @@ class Life:
         self.turns.append(turn)
         self.state = report.state
         if report.outcome == "applied":
-            self.head = AdapterRef(f"u_{self.user:032x}@{self.updates}-{self.updates:016x}", str(path))
+            self.head = AdapterRef(f"u_{self.user:032x}@{self.updates}-{folder_digest(path)[:16]}", str(path))
 
     def learn(self, turn: Experience) -> UpdateReport:
         path = self.out_dir()

@@ -5,7 +5,20 @@ from html.parser import HTMLParser
 
 import pytest
 
-from personalize.reporting.explanation import END, NO_TEXT, measures, printable, scale_of, signed, token_text
+from personalize.reporting.explanation import (
+    BASE,
+    END,
+    NO_TEXT,
+    measures,
+    number_text,
+    printable,
+    reported,
+    scale_of,
+    sides_of,
+    signed,
+    token_text,
+    way_of,
+)
 from personalize.reporting.explanation_page import page
 from personalize.types import Drift, Explanation, Norms, Probe, TokenSignal, UpdateEffect
 
@@ -71,9 +84,12 @@ def test_the_page_asks_nobody_for_anything():
 def test_it_reads_on_light_and_on_dark_ground():
     html = page(explanation())
     assert "color-scheme: light dark" in html and "@media (prefers-color-scheme: dark)" in html
-    for ground in ((255, 255, 255), (0, 0, 0)):
-        ink = tuple(255 - part for part in ground)
-        for hue in ((0, 114, 178), (213, 94, 0)) if sum(ground) else ((86, 180, 233), (230, 130, 60)):
+    light = ("#ffffff", "#1c1e21", ((0, 114, 178), (213, 94, 0)))
+    dark = ("#1f2226", "#e8eaed", ((86, 180, 233), (230, 130, 60)))
+    for card, text, hues in (light, dark):
+        assert f"--card: {card}" in html and f"--ink: {text}" in html
+        ground, ink = (tuple(bytes.fromhex(colour[1:])) for colour in (card, text))
+        for hue in hues:
             assert f"{' '.join(map(str, hue))}" in html
             mixed = tuple((one + other) / 2 for one, other in zip(hue, ground, strict=True))  # at full strength
             assert _contrast(ink, mixed) >= 4.5, (hue, ground)
@@ -93,7 +109,7 @@ def _contrast(one, other) -> float:
 
 def test_a_token_is_marked_by_way_and_strength_and_carries_its_numbers():
     seen = Reader(page(explanation()))
-    (_, up), (_, down) = seen.classed("up"), seen.classed("down")  # the first of each is the legend
+    (up, _), (down, _) = seen.classed("up"), seen.classed("down")  # the second of each is the legend
     assert (up["style"], down["style"]) == ("--strength:0.250", "--strength:1.000")
     assert up["title"] == (
         "log-prob before -1.000; change +0.500; teacher − before +0.750; hindsight KL +0.250; KL +0.125"
@@ -106,9 +122,10 @@ def test_a_token_is_marked_by_way_and_strength_and_carries_its_numbers():
 
 def test_all_measures_are_on_the_page():
     seen = Reader(page(explanation()))
-    for name, value in measures(explanation()).items():
-        assert name in seen.text and f"{value:.4g}" in seen.text
-    assert [value for value in measures(explanation()).values()] == [1.25, 2.5, 0.5, 3, 3.5, 4.5, 5.5, 6.5, 7.5]
+    told = {**measures(explanation()), **reported(explanation())}
+    for name, value in told.items():
+        assert name in seen.text and number_text(value) in seen.text
+    assert list(told.values()) == [1.25, 2.5, 0.5, 3, 3.5, 4.5, 5.5, 6.5, 7.5]
     assert "Version 2, made from version 1." in seen.text
 
 
@@ -116,6 +133,29 @@ def test_it_says_what_it_cannot_show_and_where_an_adapter_began():
     text = Reader(page(explanation(num_told_gone=2, told=(), parent=None))).text
     assert "and 2 more that no longer exist, so its signal cannot be shown" in text
     assert "made from the base model" in text
+
+
+def test_replies_stand_side_by_side_and_the_base_once():
+    probe = Probe("asked", "of the base", "of the parent", "of the version")
+    seen = Reader(page(replace(explanation(), probe=probe)))
+    assert [name for _, name, _ in sides_of(explanation())] == [BASE, "before: version 1", "after: version 2"]
+    assert "of the base" in seen.text and "of the parent" in seen.text and len(seen.classed("after")) == 1
+    first = Reader(page(replace(explanation(parent=None), probe=replace(probe, base="of the parent"))))
+    assert first.text.count("of the parent") == 1 and first.text.count(f"before: {BASE}") == 1
+
+
+def test_a_token_that_hardly_moved_is_not_marked():
+    tokens = (TOKENS[1], replace(TOKENS[0], change=0.09), replace(TOKENS[0], change=0.1))
+    assert [way_of(token, scale_of(tokens)) for token in tokens] == ["down", "", "up"]
+    seen = Reader(page(explanation(tokens=tokens)))
+    assert len(seen.classed("up")) == len(seen.classed("down")) == 2  # with the legend
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0, "0"), (0.00323712, "0.003237"), (9_999.0, "9999"), (10_843.2, "10843"), (1e12, "1e+12")]
+)
+def test_measures_read_as_numbers(value, text):
+    assert number_text(value) == text
 
 
 def test_a_page_of_a_reply_that_did_not_move():

@@ -13,7 +13,7 @@ from adapters_store.folder import folder_digest
 from personalize.backends import local, open_backend
 from personalize.backends.local import LocalBackend
 from personalize.config import EngineSettings, Settings
-from personalize.errors import AdapterError, Cancelled, UnsupportedParameter
+from personalize.errors import AdapterCorrupt, AdapterError, Cancelled, UnsupportedParameter
 from personalize.learner import HindsightLearner, Recipe, explanation
 from personalize.model.folder import read_adapter
 from personalize.types import (
@@ -24,6 +24,7 @@ from personalize.types import (
     Lesson,
     Message,
     Outcome,
+    ReviewRequest,
     SamplingParams,
     UpdateReport,
     Window,
@@ -179,7 +180,7 @@ def test_an_explanation_is_made_between_the_steps_of_a_stream(backend, tmp_path,
         lesson = await lesson_about(backend, "the quick brown fox")
         (report,) = await backend.run_update([lesson], [None], [tmp_path])
         assert report.outcome is Outcome.APPLIED
-        version = AdapterRef(f"u_{1:032x}@1-{1:016x}", str(tmp_path))
+        version = AdapterRef(f"u_{1:032x}@1-{folder_digest(tmp_path)[:16]}", str(tmp_path))
         request = ExplainRequest(lesson.experience, (lesson.experience,), version)
         alone = await backend.explain(request)
         before = await reply(backend, "the lazy dog", max_tokens=200)
@@ -230,7 +231,9 @@ def test_a_cancelled_explanation_ends_at_the_next_cut(backend, tmp_path, monkeyp
         (report,) = await backend.run_update([lesson], [None], [tmp_path])
         assert report.outcome is Outcome.APPLIED
         monkeypatch.setattr(local, "effect_of", slow)
-        request = ExplainRequest(lesson.experience, (), AdapterRef(f"u_{1:032x}@1-{1:016x}", str(tmp_path)))
+        request = ExplainRequest(
+            lesson.experience, (), AdapterRef(f"u_{1:032x}@1-{folder_digest(tmp_path)[:16]}", str(tmp_path))
+        )
         task = asyncio.create_task(backend.explain(request))
         assert await asyncio.to_thread(begun.wait, 10)
         task.cancel()
@@ -241,3 +244,28 @@ def test_a_cancelled_explanation_ends_at_the_next_cut(backend, tmp_path, monkeyp
         return await reply(backend, "hello")
 
     assert asyncio.run(main()).token_ids
+
+
+def test_a_version_that_was_changed_on_the_disk_is_neither_explained_reviewed_nor_learned_on(backend, tmp_path):
+    async def main():
+        lesson = await lesson_about(backend, "the quick brown fox")
+        (report,) = await backend.run_update([lesson], [None], [tmp_path])
+        assert report.outcome is Outcome.APPLIED
+        version = AdapterRef(f"u_{1:032x}@1-{folder_digest(tmp_path)[:16]}", str(tmp_path))
+        assert await backend.review(ReviewRequest(version)) is not None
+        weights = tmp_path / "adapter_model.safetensors"
+        raw = bytearray(weights.read_bytes())
+        raw[-1] ^= 1  # another number, and finite
+        weights.write_bytes(raw)
+        with pytest.raises(AdapterCorrupt, match="it was changed"):
+            await backend.explain(ExplainRequest(lesson.experience, (), version))
+        with pytest.raises(AdapterCorrupt, match="it was changed"):
+            await backend.explain(ExplainRequest(lesson.experience, (), version, version))
+        with pytest.raises(AdapterCorrupt, match="it was changed"):
+            await backend.review(ReviewRequest(version))
+        out = tmp_path / "next"
+        out.mkdir()
+        with pytest.raises(AdapterCorrupt, match="it was changed"):
+            await backend.run_update([lesson], [version], [out])
+
+    asyncio.run(main())

@@ -1,5 +1,10 @@
 """`make figures`: one table of all areas, missed ones first."""
 
+import argparse
+import importlib
+import importlib.util
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -56,3 +61,33 @@ def test_no_figures_yet_is_an_empty_table(tmp_path, capsys):
 def test_the_files_in_the_tree_are_valid(path):
     assert path is not None, "no command has recorded a figure yet"
     assert load(path)
+
+
+COMMANDS = sorted({row.command for file in (ROOT / "docs" / "figures").glob("*.json") for row in load(file)})
+
+
+class Parsed(Exception):
+    """A command's arguments were taken; nothing of it has run."""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_command_that_a_figure_names_exists_and_takes_its_arguments(command, monkeypatch):
+    program, *rest = shlex.split(command)
+    if program == "make":
+        targets = [word for word in rest if "=" not in word]
+        phony = re.search(r"^\.PHONY:(.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+        assert targets and phony and set(targets) <= set(phony[1].split())
+        return
+    assert (program, rest[0]) == ("python", "-m"), "a figure is measured by make or by a module"
+    name, arguments = rest[1], rest[2:]
+    parse = argparse.ArgumentParser.parse_args
+
+    def only_parse(self, args=None, namespace=None):
+        raise Parsed(parse(self, arguments if args is None else args, namespace))
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", only_parse)
+    package = importlib.util.find_spec(name)
+    assert package is not None
+    module = importlib.import_module(f"{name}.__main__" if package.submodule_search_locations else name)
+    with pytest.raises(Parsed):
+        module.main()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-TARGETS = ("demo", "test", "check", "accept", "bench", "study", "figures")
+TARGETS = ("demo", "test", "check", "accept", "bench", "bench-gpu", "study", "figures")
 
 
 @pytest.fixture()

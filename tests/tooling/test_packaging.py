@@ -71,6 +71,7 @@ def test_ranges_reach_down_to_the_oldest_versions_that_are_promised():
 def test_every_library_that_is_imported_is_declared():
     """Directly, or (second table) as a part of what is declared."""
     comes_with = {"starlette": "fastapi", "tokenizers": "transformers", "huggingface_hub": "transformers"}
+    comes_with["triton"] = "torch"  # with its builds for CUDA; nothing imports it elsewhere
     declared = {
         "personalize": ["local", "cli", "plot", "server"],
         "adapters_store": ["store"],

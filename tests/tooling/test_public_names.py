@@ -1,6 +1,7 @@
 """The public names, pinned: adding one is a decision, not an accident."""
 
 import importlib
+import re
 
 import pytest
 
@@ -27,3 +28,7 @@ def test_personalize_exports_what_the_readme_uses():
 
 def test_adapters_store_exports_the_store():
     assert set(importlib.import_module("adapters_store").__all__) >= {"Store", "LocalBlobs", "MemoryBlobs"}
+
+
+def test_personalize_says_its_version():
+    assert re.fullmatch(r"\d+\.\d+\.\d+|source", importlib.import_module("personalize").__version__)

@@ -4,14 +4,14 @@ import argparse
 import gc
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from personalize.evaluation.bench.plan import BENCHMARKS, SIZES, Part
+from personalize.evaluation.bench.plan import BENCHMARKS, SIZES, Measure, Part
 from personalize.evaluation.bench.plots import draw
 from personalize.evaluation.bench.report import BENCHMARK, figures, load, loop_figures, merged, record_of, write
 from personalize.evaluation.bench.rows import LEFT_OUT, Row
@@ -44,18 +44,25 @@ def main(argv: list[str] | None = None) -> int:
     return int(any(one["value"] is None and (one["reason"] or "").startswith("failed") for one in fresh))
 
 
-def measure(subject: Subject, part: Part, command: str, until: float = float("inf")) -> Iterator[dict[str, Any]]:
+def measure(
+    subject: Subject,
+    part: Part,
+    command: str,
+    until: float = float("inf"),
+    benchmarks: Mapping[str, Measure] = BENCHMARKS,
+) -> Iterator[dict[str, Any]]:
     """Yield the records of one part; a benchmark that fails is a record without a value, and the next one begins.
 
     Args:
         until: moment of the monotonic clock from which on nothing more is begun.
+        benchmarks: what the names of the part mean.
     """
     for name in part.names:
         began = time.monotonic()
         if began >= until:
             rows = [Row(f"{BENCHMARK}{name}", None, reason=f"{LEFT_OUT}: the time was over")]
         else:
-            rows = _measured(name, subject, part.scale)
+            rows = _measured(name, benchmarks[name], subject, part.scale)
         for row in rows:
             yield record_of(row, subject, command, time.monotonic() - began)
 
@@ -69,9 +76,9 @@ def publish(fresh: Sequence[dict[str, Any]], out: Path, root: Path) -> None:
     record("loop", loop_figures(fresh, SHAPES["pocket"][0]), root)
 
 
-def _measured(name: str, subject: Subject, scale: Scale) -> list[Row]:
+def _measured(name: str, benchmark: Measure, subject: Subject, scale: Scale) -> list[Row]:
     try:
-        return BENCHMARKS[name](subject, scale)
+        return benchmark(subject, scale)
     except Exception as error:  # one benchmark's trouble is not the others'
         return [Row(f"{BENCHMARK}{name}", None, reason=f"failed: {type(error).__name__}: {error}")]
     finally:

@@ -11,13 +11,13 @@ from weakref import WeakKeyDictionary
 import torch
 
 from personalize.errors import ContextTooLong
-from personalize.evaluation.bench.serving import reference
 from personalize.evaluation.bench.subject import Subject
 from personalize.learner import HindsightLearner, Recipe
 from personalize.learner.batch import collate
 from personalize.learner.canaries import Canaries
 from personalize.learner.lesson import row, told_row
 from personalize.model.base import BaseModel
+from personalize.model.folder import CONFIG_FILE, WEIGHTS_FILE, content_digest
 from personalize.types import AdapterRef, Experience, LearningState, Lesson, Message, Outcome, UpdateReport
 
 _UNLIMITED: dict[str, Any] = {"max_delta_norm": 1e9, "max_reply_kl": 1e9, "max_canary_loss": 1.0, "enough_nats": 0.0}
@@ -98,7 +98,12 @@ def parents(subject: Subject, count: int) -> Iterator[list[AdapterRef]]:
     lessons = [lesson(subject.base, 500 + user, 32, 8, ONE_STEP) for user in range(count)]
     with tempfile.TemporaryDirectory() as name:
         update(learner, lessons, [None] * count, Path(name))
-        yield [reference(user, path=str(Path(name) / str(user))) for user in range(count)]
+        yield [_first_version(user, Path(name) / str(user)) for user in range(count)]
+
+
+def _first_version(user: int, folder: Path) -> AdapterRef:
+    digest = content_digest(*((folder / name).read_bytes() for name in (CONFIG_FILE, WEIGHTS_FILE)))
+    return AdapterRef(f"u_{user:032x}@1-{digest[:16]}", str(folder))
 
 
 def num_teacher_tokens(base: BaseModel, turn: Experience) -> int:

@@ -15,8 +15,11 @@ ADAPTER_ALPHA = 2
 
 
 @torch.no_grad()
-def generate(module: Any, prompts: Sequence[Sequence[int]], new_tokens: int) -> Tensor:
+def generate(module: Any, prompts: Sequence[Sequence[int]], new_tokens: int, **options: Any) -> Tensor:
     """Return ``new_tokens`` drawn ids for each prompt, [N, T], from a batch that is padded on the left.
+
+    Args:
+        options: more of transformers' ``GenerationConfig``.
 
     Raises:
         RuntimeError: a reply ended before its length.
@@ -26,7 +29,7 @@ def generate(module: Any, prompts: Sequence[Sequence[int]], new_tokens: int) -> 
     ids = torch.tensor([[0] * (length - len(one)) + list(one) for one in prompts], device=device)
     mask = torch.tensor([[0] * (length - len(one)) + [1] * len(one) for one in prompts], device=device)
     config = GenerationConfig(
-        do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=new_tokens, pad_token_id=0
+        do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=new_tokens, pad_token_id=0, **options
     )
     given = module.generate(input_ids=ids, attention_mask=mask, generation_config=config)[:, length:]
     if given.shape != (len(prompts), new_tokens):

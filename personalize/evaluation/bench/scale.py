@@ -18,6 +18,7 @@ class Scale:
         histories: prompt tokens before that reply; the first one is the usual one.
         users: users whose updates run together.
         recipe_rounds: rounds of the default recipe's whole update, which takes several times as long.
+        num_streams: streams beside an update.
         stream_runs: runs of the streams beside an update.
         stream_tokens: tokens of every stream before and after the updates that are counted.
         loads: streams of the mixed load.
@@ -39,6 +40,7 @@ class Scale:
     histories: tuple[int, ...] = (256, 1024)
     users: int = 8
     recipe_rounds: int = 1
+    num_streams: int = 4
     stream_runs: int = 5
     stream_tokens: int = 8
     loads: tuple[int, ...] = (1, 4, 16)

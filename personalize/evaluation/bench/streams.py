@@ -24,6 +24,7 @@ from personalize.runtime.device import Runtime
 from personalize.types import AdapterRef, GenerateRequest, Lesson, Outcome
 
 NUM_STREAMS = 4
+"""Of the measurements beside which streams run; beside an update it is ``Scale.num_streams``."""
 _GOAL = "≤ 3"
 
 
@@ -86,9 +87,10 @@ def open_runtime(subject: Subject, max_num_seqs: int) -> Runtime:
 
 def measure(subject: Subject, scale: Scale) -> list[Row]:
     """Measure streams beside one inner step, and beside the default recipe's whole update."""
-    figure = f"longest gap of {NUM_STREAMS} streams beside an update over their median gap without"
+    figure = f"longest gap of {scale.num_streams} streams beside an update over their median gap without"
     whole = (
-        f"longest gap of {NUM_STREAMS} streams beside the default recipe's whole update over their median gap without"
+        f"longest gap of {scale.num_streams} streams beside the default recipe's whole update "
+        "over their median gap without"
     )
     history = scale.histories[0]
     if not fits(subject, history, scale.reply):
@@ -118,8 +120,8 @@ def _runs(subject: Subject, scale: Scale, recipe: Recipe, runs: int) -> list[Gap
 
 
 async def _run(subject: Subject, scale: Scale, learner: HindsightLearner, taught: Lesson, parent: AdapterRef) -> Gaps:
-    runtime = open_runtime(subject, NUM_STREAMS)
-    refs = [reference(user) for user in range(NUM_STREAMS)]
+    runtime = open_runtime(subject, scale.num_streams)
+    refs = [reference(user) for user in range(scale.num_streams)]
     for user, ref in enumerate(refs):
         await asyncio.wrap_future(runtime.prepare(ref, random_adapter(subject.base, user)))
     streams = Streams(

@@ -95,8 +95,9 @@ def measure_continuous(subject: Subject, scale: Scale) -> list[Row]:
 def _pages(scale: Scale) -> ContinuousBatchingConfig:
     """Return room for exactly this load; by itself it would take most of the memory."""
     each = -(-(scale.prompt + scale.new_tokens + 1) // _PAGE) + 1
+    # The first by its place: transformers 5.17 calls it block_size, later ones page_size.
     return ContinuousBatchingConfig(
-        page_size=_PAGE, num_blocks=scale.batch * each, max_batch_tokens=scale.batch * (scale.prompt + 1)
+        _PAGE, num_blocks=scale.batch * each, max_batch_tokens=scale.batch * (scale.prompt + 1)
     )
 
 
