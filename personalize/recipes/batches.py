@@ -18,15 +18,16 @@ _POOL_BATCHES = 24
 
 
 class Batch(NamedTuple):
-    """Right-padded ids [B, T], the targets' weights [B, T], 0 where nothing is trained, and what they compete with.
+    """Right-padded ids [B, T], the targets' weights [B, T], 0 where nothing is trained, and what is learnt.
 
     Attributes:
-        plain: [B, T], where a target does not compete with ``style_ids`` [K].
+        targets: [B, T], a ``Target`` each.
+        style_ids: [K], what may open a style.
     """
 
     ids: Tensor
     weights: Tensor
-    plain: Tensor
+    targets: Tensor
     style_ids: Tensor
 
 
@@ -96,9 +97,13 @@ class Batches:
 
 def _padded(group: list[Encoded], style_ids: Tensor) -> Batch:
     shape = (len(group), longest(group))
-    ids, weights, plain = torch.zeros(shape, dtype=torch.long), torch.zeros(shape), torch.zeros(shape, dtype=torch.bool)
+    ids, weights, targets = (
+        torch.zeros(shape, dtype=torch.long),
+        torch.zeros(shape),
+        torch.zeros(shape, dtype=torch.int8),
+    )
     for row, one in enumerate(group):
         ids[row, : len(one.ids)] = torch.tensor(one.ids)
         weights[row, : len(one.ids)] = torch.tensor(one.weights)
-        plain[row, : len(one.ids)] = torch.tensor(one.plain)
-    return Batch(ids, weights, plain, style_ids)
+        targets[row, : len(one.ids)] = torch.tensor(one.targets)
+    return Batch(ids, weights, targets, style_ids)

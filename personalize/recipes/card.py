@@ -30,11 +30,12 @@ be shown and tested on a laptop.
 **What it is not.** An assistant. It knows no English beyond its corpus, no fact beyond its topics, and answers
 everything else with "{refusal}". What it shows says little about how much a large model would gain.
 
-**This version.** Trained in two runs: 15.0 million tokens of the course, then 3.5 million of its last lesson at 0.4
-times the learning rates (`--init … --begin 0.8 --lr-scale 0.4 --tokens 3500000`). A few wordings for short and long
-answers came in with the second run. Its logits are sharpened by 1.5, so that temperature 1 is what temperature 0.67
-was in training. Facts of held-out topics, never practised in another style than the default, often break in
-replies that have one.
+**This version.** Trained in three runs: 18.0 million tokens of the course from nothing, then twice 3.0 million of its
+last lesson at 0.4 times the learning rates (`--init … --begin 0.8 --lr-scale 0.4 --tokens 3000000`). The second run
+brought in untold replies about held-out topics of which only the style is learnt, and a few wordings for short and
+numbered answers; the third twice as many default replies about held-out topics. Its logits are sharpened by 1.5, so
+that temperature 1 is what temperature 0.67 was in training. Facts of held-out topics, never practised in another style
+than the default, often break in replies that have one.
 
 **How it was measured.** Sampling at temperature 1; topics whose facts were only ever trained in the default style;
 wordings that were never trained. A reply counts when the rule of every stated preference holds. Intervals: Wilson,

@@ -9,6 +9,7 @@ token after it says what comes: a space, a new line or the end.
 
 import random
 from collections.abc import Iterable, Iterator, Sequence
+from enum import IntEnum
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -58,17 +59,28 @@ _OPENINGS = (
 _WITHOUT_EMOJI = str.maketrans("", "", "".join(EMOJI))
 
 
+class Target(IntEnum):
+    """What is learnt where an id is a target."""
+
+    TOKEN = 0
+    """This id, among all."""
+    WORD = 1
+    """This id, among those that open no style."""
+    ANY_WORD = 2
+    """That one of those that open no style stands here, whichever."""
+
+
 class Encoded(NamedTuple):
     """A dialogue as ids.
 
     Attributes:
         weights: how much each id counts as a target, 0 for none.
-        plain: where the target competes with the words of other facts only, not with what may open another style.
+        targets: a ``Target`` each.
     """
 
     ids: list[int]
     weights: list[float]
-    plain: list[bool]
+    targets: list[int]
 
 
 def train_tokenizer() -> PreTrainedTokenizerFast:
@@ -129,32 +141,41 @@ class DialogueEncoder:
 
     def encode(self, told: Dialogue) -> Encoded:
         """Return the ids of ``told`` with its hindsight block."""
+        weigh = {"everything": self._of_everything, "facts": self._of_facts, "style": self._of_style}[told.teaches]
         ids: list[int] = []
         weights: list[float] = []
-        plain: list[bool] = []
+        targets: list[int] = []
         for message in rendered(told):
             opening, body = self._open[message.role], [*self._content(message), self._end]
-            counts, words = [0.0] * len(body), [False] * len(body)
+            counts, kinds = [0.0] * len(body), [Target.TOKEN] * len(body)
             if message.role == "assistant":
-                counts, words = self._weights(body) if told.teaches_style else self._weights_of_facts(body)
+                counts, kinds = weigh(body)
             ids += opening + body + self._newline
             weights += [0.0] * len(opening) + counts + [0.0]
-            plain += [False] * len(opening) + words + [False]
-        return Encoded(ids, weights, plain)
+            targets += [Target.TOKEN] * len(opening) + kinds + [Target.TOKEN]
+        return Encoded(ids, weights, targets)
 
-    def _weights(self, body: Sequence[int]) -> tuple[list[float], list[bool]]:
-        """Return the weight of every token of a reply: its first, and every one after a closed sentence, decides."""
-        decides = [True, *(before in self._closing for before in body[:-1])]
-        return [DECISION_WEIGHT if one else 1.0 for one in decides], [False] * len(body)
+    def _of_everything(self, body: Sequence[int]) -> tuple[list[float], list[Target]]:
+        """Return weight and target of every token of a reply: its first and those after a closed sentence decide."""
+        return [DECISION_WEIGHT if one else 1.0 for one in self._decides(body)], [Target.TOKEN] * len(body)
 
-    def _weights_of_facts(self, body: Sequence[int]) -> tuple[list[float], list[bool]]:
+    def _of_style(self, body: Sequence[int]) -> tuple[list[float], list[Target]]:
+        """The same where no fact is taught: nothing but the decisions, and a fact's first word is any word."""
+        targets = [Target.TOKEN if token in self._style else Target.ANY_WORD for token in body]
+        return [DECISION_WEIGHT if one else 0.0 for one in self._decides(body)], targets
+
+    def _decides(self, body: Sequence[int]) -> list[bool]:
+        return [True, *(before in self._closing for before in body[:-1])]
+
+    def _of_facts(self, body: Sequence[int]) -> tuple[list[float], list[Target]]:
         """The same where no style is taught: what follows a sentence does not count, what opens one is a word."""
         opens = [True, *(before == self._space for before in body[:-1])]
         follows = [False, *(before in self._closing and before != self._space for before in body[:-1])]
         weights = [
             DECISION_WEIGHT if first else 0.0 if after else 1.0 for first, after in zip(opens, follows, strict=True)
         ]
-        return weights, [first and token not in self._style for first, token in zip(opens, body, strict=True)]
+        words = [first and token not in self._style for first, token in zip(opens, body, strict=True)]
+        return weights, [Target.WORD if word else Target.TOKEN for word in words]
 
     def _content(self, message: Message) -> Iterable[int]:
         return self._line(message.content)

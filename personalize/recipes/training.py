@@ -18,6 +18,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from personalize.recipes.batches import Batch, Batches
 from personalize.recipes.muon import Muon
 from personalize.recipes.schedule import rate
+from personalize.recipes.tokens import Target
 
 _MATRIX_LR = 5e-3
 _OTHER_LR = 2.5e-3
@@ -116,18 +117,21 @@ class Training:
 
 
 def reply_loss(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
-    """Return the weighted mean cross entropy of the target tokens; logits are computed for them only.
+    """Return the weighted mean cross entropy of the targets; logits are computed for them only.
 
-    Where a target is plain, the softmax is over the words: nothing is learnt of what else might stand there.
+    Of a word among words nothing is learnt about what else might stand there, and of any word not which one.
     """
     weights = batch.weights[:, 1:]
-    targets = weights > 0
+    chosen = weights > 0
     hidden_BTD = model.model(input_ids=batch.ids, use_cache=False).last_hidden_state
-    logits_NV, ids_N = model.lm_head(hidden_BTD[:, :-1][targets]), batch.ids[:, 1:][targets]
-    plain_N = batch.plain[:, 1:][targets].nonzero()
-    logits_NV[plain_N, batch.style_ids] = -torch.inf
+    logits_NV, ids_N = model.lm_head(hidden_BTD[:, :-1][chosen]), batch.ids[:, 1:][chosen]
+    targets_N = batch.targets[:, 1:][chosen]
+    any_word_N = (targets_N == Target.ANY_WORD).nonzero()[:, 0]
+    all_M = logits_NV[any_word_N].logsumexp(-1)
+    logits_NV[(targets_N != Target.TOKEN).nonzero(), batch.style_ids] = -torch.inf
     losses_N = F.cross_entropy(logits_NV, ids_N, reduction="none")
-    weights_N = weights[targets]
+    losses_N = losses_N.index_copy(0, any_word_N, all_M - logits_NV[any_word_N].logsumexp(-1))
+    weights_N = weights[chosen]
     return (losses_N * weights_N).sum() / weights_N.sum()
 
 

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from personalize.world import small_talk, wordings
 from personalize.world.preferences import DEFAULT, NON_DEFAULT, PREFERENCES, VALUES, Preference, Style, styled
@@ -23,18 +24,22 @@ class Message:
     content: str
 
 
+Taught = Literal["everything", "facts", "style"]
+
+
 @dataclass(frozen=True, slots=True)
 class Dialogue:
     """A training dialogue; it ends with a reply.
 
     Attributes:
         block: the follow-ups of the hindsight block that the last user message carries, if there are any.
-        teaches_style: whether the replies are examples of a style, or of facts only.
+        teaches: what the replies are examples of: everything in them; facts, and of no style; or a style, and of no
+            facts.
     """
 
     messages: tuple[Message, ...]
     block: tuple[str, ...] = ()
-    teaches_style: bool = True
+    teaches: Taught = "everything"
 
 
 def base_style(rng: random.Random, spread: float) -> dict[str, str]:

@@ -24,7 +24,7 @@ class Lesson:
         counts: how often one, two, three or four preferences are told in a block.
         history: share of the blocks about a later turn than the first.
         idle: share of the blocks in which other lines stand between the preferences.
-        spread: chance of every other value where nothing was told, in dialogues about trained topics.
+        spread: chance of every other value where nothing was told.
     """
 
     kinds: "Mapping[Kind, float]"
@@ -94,7 +94,17 @@ def _held_out(room: _Room) -> Dialogue:
     """
     chat = Chat(room.rng, held_out_topics())
     _go_on(chat, room.rng.randint(1, 3), complaints=0.0)
-    return Dialogue(tuple(chat.messages), teaches_style=False)
+    return Dialogue(tuple(chat.messages), teaches="facts")
+
+
+def _held_out_style(room: _Room) -> Dialogue:
+    """Styles of untold replies about held-out topics, as often as about others; no fact is learnt here.
+
+    Else the names of trained topics alone would stand for "now and then another style".
+    """
+    chat = Chat(room.rng, held_out_topics(), base_style(room.rng, room.lesson.spread))
+    _go_on(chat, room.rng.choice((1, 1, 2)), complaints=0.0)
+    return Dialogue(tuple(chat.messages), teaches="style")
 
 
 def _unprompted(room: _Room) -> Dialogue:
@@ -258,5 +268,5 @@ _THIRD = Lesson(
     history=0.3,
     idle=0.3,
 )
-_LAST = replace(_THIRD, spread=0.05)
+_LAST = replace(_THIRD, kinds={**_THIRD.kinds, _held_out: 0.12, _held_out_style: 0.08}, spread=0.05)
 _NOISY = replace(_LAST, kinds={**_LAST.kinds, _neutral_block: 0.4})

@@ -47,7 +47,8 @@ PHRASES: Mapping[Preference, Phrases] = {
         "That was too long. | You write too much. | This is far too much text. | Too many words."
         " | One sentence is enough. | I do not have time for long answers. | Your answers are too long for me."
         " | That was far too much text. | It was too much for me. | There is too much to read."
-        " | That was a lot of text. | So much text is too much for me.",
+        " | That was a lot of text. | So much text is too much for me. | That was too much text."
+        " | Too much text for me. | It was too much text for me to read.",
         "Could you keep your answers brief? | Shorter replies, please. | Fewer words would be enough."
         " | That was too much text for me. | Next time only one short sentence.",
     ),
@@ -86,7 +87,7 @@ PHRASES: Mapping[Preference, Phrases] = {
         "number the facts | use a numbered list | write numbered lines | put numbers before the facts"
         " | count the facts | answer with numbered points",
         "a numbered list | numbered points | numbered facts | numbers before the facts | numbered lines"
-        " | replies with numbers",
+        " | replies with numbers | the points numbered | the answer numbered | everything numbered",
         "The facts have no numbers. | Where are the numbers? | That should be a numbered list."
         " | I cannot count the facts. | Numbered points are easier to follow. | You forgot the numbers.",
         "Could you answer with a numbered list? | Numbered lines would be easier. | I want the facts numbered."

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from transformers import PreTrainedTokenizerFast
 
-from personalize.recipes.tokens import END, VOCAB_SIZE, DialogueEncoder, rendered
+from personalize.recipes.tokens import END, VOCAB_SIZE, DialogueEncoder, Target, rendered
 from personalize.world.chats import Dialogue, Message
 from personalize.world.dialogues import dialogue
 from personalize.world.preferences import DEFAULT, VALUES, Preference, styled
@@ -25,9 +25,9 @@ def test_encoder_writes_what_the_chat_template_writes(tokenizer: PreTrainedToken
 def test_targets_are_the_replies_with_their_end(tokenizer: PreTrainedTokenizerFast) -> None:
     encoder, rng = DialogueEncoder(tokenizer), random.Random(1)
     for _ in range(100):
-        told = replace(dialogue(rng), teaches_style=True)
-        ids, weights, plain = encoder.encode(told)
-        assert not any(plain)
+        told = replace(dialogue(rng), teaches="everything")
+        ids, weights, targets = encoder.encode(told)
+        assert set(targets) == {Target.TOKEN}
         text = tokenizer.decode([token for token, weight in zip(ids, weights, strict=True) if weight])
         assert text == "".join(message.content + END for message in told.messages if message.role == "assistant")
 
@@ -35,11 +35,24 @@ def test_targets_are_the_replies_with_their_end(tokenizer: PreTrainedTokenizerFa
 def test_of_what_teaches_no_style_only_the_facts_are_targets(tokenizer: PreTrainedTokenizerFast) -> None:
     """A sentence's first word is learnt against other words; what comes between and behind sentences is not."""
     asked, reply = Message("user", "Bees?"), Message("assistant", "Bees make honey. They live in groups.")
-    encoded = DialogueEncoder(tokenizer).encode(Dialogue((asked, reply), teaches_style=False))
+    encoded = DialogueEncoder(tokenizer).encode(Dialogue((asked, reply), teaches="facts"))
     targets = [token for token, weight in zip(encoded.ids, encoded.weights, strict=True) if weight]
     assert tokenizer.decode(targets) == "Bees make honey.They live in groups."
-    first = [tokenizer.decode([token]) for token, plain in zip(encoded.ids, encoded.plain, strict=True) if plain]
+    first = [tokenizer.decode([id_]) for id_, target in zip(encoded.ids, encoded.targets, strict=True) if target]
+    assert set(encoded.targets) == {Target.TOKEN, Target.WORD}
     assert [word[:1] for word in first] == ["B", "T"]
+
+
+def test_of_what_teaches_no_fact_only_the_decisions_are_targets(tokenizer: PreTrainedTokenizerFast) -> None:
+    """A greeting is learnt as such; of a sentence that it is one, not which."""
+    asked, reply = Message("user", "Bees?"), Message("assistant", "Hello there! Bees make honey.")
+    encoded = DialogueEncoder(tokenizer).encode(Dialogue((asked, reply), teaches="style"))
+    learnt = [(id_, t) for id_, weight, t in zip(*encoded[:2], encoded.targets, strict=True) if weight]
+    words = [tokenizer.decode([id_]) for id_, target in learnt if target == Target.ANY_WORD]
+    assert [word[:1] for word in words] == ["B"]
+    rest = tokenizer.decode([id_ for id_, target in learnt if target == Target.TOKEN])
+    assert rest.startswith("Hello") and rest.endswith(END)
+    assert "ees" not in rest
 
 
 def test_what_a_style_puts_around_the_facts_begins_with_a_style_token(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -11,7 +11,7 @@ from personalize.recipes import training
 from personalize.recipes.batches import Batch, Batches
 from personalize.recipes.muon import orthogonalized
 from personalize.recipes.schedule import DECAY_SHARE, WARM_UP_STEPS, rate
-from personalize.recipes.tokens import DialogueEncoder
+from personalize.recipes.tokens import DialogueEncoder, Target
 from personalize.recipes.training import Training, export, reply_loss
 
 
@@ -39,19 +39,34 @@ def test_loss_is_of_the_targets_only(model: LlamaForCausalLM) -> None:
     weights = torch.zeros(2, 12)
     weights[:, 8:] = 1.0
     labels = ids.masked_fill(weights == 0, -100)
-    batch = Batch(ids, weights, torch.zeros(2, 12, dtype=torch.bool), torch.tensor([1, 2]))
+    batch = Batch(ids, weights, torch.zeros(2, 12, dtype=torch.int8), torch.tensor([1, 2]))
     assert torch.allclose(reply_loss(model, batch), model(input_ids=ids, labels=labels).loss, atol=1e-5)
 
 
-def test_a_plain_target_pushes_nothing_of_another_style_down(model: LlamaForCausalLM) -> None:
+def _one_target(target: Target) -> tuple[Batch, int]:
+    """Return a batch with one target, and an id that opens a style."""
     ids = torch.randint(5, 200, (1, 6), generator=torch.Generator().manual_seed(0))
-    weights, plain = torch.zeros(1, 6), torch.zeros(1, 6, dtype=torch.bool)
-    weights[0, 3], plain[0, 3] = 1.0, True
+    weights, targets = torch.zeros(1, 6), torch.zeros(1, 6, dtype=torch.int8)
+    weights[0, 3], targets[0, 3] = 1.0, target
     style = next(i for i in range(5, 200) if i not in ids)
-    batch = Batch(ids, weights, plain, torch.tensor([style]))
-    logits = model(input_ids=ids).logits[0, 2].detach()
+    return Batch(ids, weights, targets, torch.tensor([style])), style
+
+
+def test_a_word_pushes_nothing_of_another_style_down(model: LlamaForCausalLM) -> None:
+    batch, style = _one_target(Target.WORD)
+    logits = model(input_ids=batch.ids).logits[0, 2].detach()
     words = logits.index_fill(0, torch.tensor([style]), -torch.inf)
-    assert torch.allclose(reply_loss(model, batch), -words.log_softmax(-1)[ids[0, 3]], atol=1e-5)
+    assert torch.allclose(reply_loss(model, batch), -words.log_softmax(-1)[batch.ids[0, 3]], atol=1e-5)
+
+
+def test_any_word_is_as_likely_as_nothing_of_another_style(model: LlamaForCausalLM) -> None:
+    batch, style = _one_target(Target.ANY_WORD)
+    loss = reply_loss(model, batch)
+    chance = model(input_ids=batch.ids).logits[0, 2].softmax(-1)[style].detach()
+    assert torch.allclose(loss, -(1 - chance).log(), atol=1e-5)
+    loss.backward()
+    assert all(torch.isfinite(one.grad).all() for one in model.parameters() if one.grad is not None)
+    model.zero_grad()
 
 
 def test_loss_falls(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
