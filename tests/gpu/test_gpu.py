@@ -31,6 +31,7 @@ def replies(engine, refs, max_tokens=4):
     return [results[sequence][0] for sequence in sequences]
 
 
+@pytest.mark.slow  # Triton's interpreter runs every program of every kernel one by one
 def test_together_is_alone(device):
     base = base_on(device)
     engine = engine_on(base, max_num_seqs=4)
@@ -59,6 +60,7 @@ def test_rows_are_those_of_the_plain_formulation(device):
     torch.testing.assert_close(given, expected, atol=2e-3, rtol=1e-3)
 
 
+@pytest.mark.slow  # Triton's interpreter runs every program of every kernel one by one
 @pytest.mark.parametrize("graphs", [False, True], ids=["eager", "graphs"])
 def test_neighbours_of_nan_keep_every_bit(device, graphs):
     def watched(poison):
@@ -90,6 +92,7 @@ def test_neighbours_of_nan_keep_every_bit(device, graphs):
         assert results[victim][2].code == "adapter_corrupt"
 
 
+@pytest.mark.slow  # Triton's interpreter runs every program of every kernel one by one
 def test_graphs_change_no_token(device):
     expected = None
     for graphs in (False, True):
@@ -110,6 +113,7 @@ def test_graphs_change_no_token(device):
             assert any(one.recording is not None for one in known), "nothing was recorded"
 
 
+@pytest.mark.slow  # Triton's interpreter runs every program of every kernel one by one
 def test_learning_between_two_steps_disturbs_nobody_and_is_not_disturbed(device):
     base = base_on(device)
     learnt = random_adapter(base, 9, r=4).copy(device=device)

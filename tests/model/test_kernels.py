@@ -206,6 +206,7 @@ def test_another_input_or_a_changed_one_is_shrunk_again():
             )
 
 
+@pytest.mark.slow  # Triton's interpreter runs every program of every kernel one by one
 def test_training_through_the_kernels_gives_each_adapter_the_gradient_it_has_alone(with_kernels):
     base, plain, ids = with_kernels(), tiny_base(), random_ids((4, 9))
     adapters, which = [random_adapter(plain, 1, r=3), random_adapter(plain, 2, r=6)], [1, -1, 0, 1]
