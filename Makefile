@@ -3,6 +3,7 @@
 # PYTHON         the interpreter to build the environment with (3.11 or newer)
 # TORCH_INSTALL  how pip is asked for torch: any of pip's arguments, such as the index of CPU builds
 # MODEL, DEVICE  passed to `make study` and `make bench` where given
+# ARGS           more options of `make bench` and `make bench-full`
 # NOISY          folder of the second checkpoint, for `make study`
 
 SHELL := /bin/bash
@@ -76,10 +77,10 @@ accept: $(READY)
 	$(BIN)/python scripts/accept.py --write
 
 bench: $(READY)
-	$(BIN)/python -m personalize.evaluation.bench --max-minutes 7 $(STUDY_ARGS)
+	$(BIN)/python -m personalize.evaluation.bench --max-minutes 7.5 $(STUDY_ARGS) $(ARGS)
 
 bench-full: $(READY)
-	$(BIN)/python -m personalize.evaluation.bench --size full $(STUDY_ARGS)
+	$(BIN)/python -m personalize.evaluation.bench --size full $(STUDY_ARGS) $(ARGS)
 
 bench-gpu: $(READY)
 	$(BIN)/python -m personalize.evaluation.bench.gpu --max-minutes 8 $(if $(DEVICE),--device $(DEVICE))

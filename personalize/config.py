@@ -166,3 +166,8 @@ def from_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]
 def _range(name: str, value: int, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise InvalidParameter(name, value, f"a whole number from {low} to {high}")
+
+
+def keeps_freed_memory() -> bool:
+    """Tell whether the C library was told to keep what is freed: training on a CPU is up to 1.6 times faster then."""
+    return "MALLOC_TRIM_THRESHOLD_" in os.environ

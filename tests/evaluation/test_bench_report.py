@@ -7,12 +7,11 @@ import pytest
 
 from personalize.config import Settings
 from personalize.errors import InvalidParameter
-from personalize.evaluation.bench import command, memory, plan, report, store
-from personalize.evaluation.bench.plan import BENCHMARKS, SIZES, Part
+from personalize.evaluation.bench import memory, report, results, store
 from personalize.evaluation.bench.rows import LEFT_OUT, Row
 from personalize.evaluation.bench.serving import random_adapter
 from personalize.evaluation.bench.store import multiply, publish_copy
-from personalize.evaluation.bench.subject import SHAPES, load_subject
+from personalize.evaluation.bench.subject import load_subject
 from personalize.model.folder import write_adapter
 from personalize.reporting.figures import load
 from personalize.updates.storage import open_store
@@ -24,22 +23,13 @@ def subject():
     return tiny()
 
 
-def recorded(subject, *rows):
-    return [report.record_of(row, subject, "make bench", 1.0) for row in rows]
+def recorded(subject, *rows, benchmark="x"):
+    return [report.record_of(row, subject, "make bench", 1.0, benchmark) for row in rows]
 
 
 def test_goals_are_meant_for_one_shape(subject):
     assert subject.goal("≤ 1") is None
     assert replace(subject, name="135m").goal("≤ 1") == "≤ 1"
-
-
-def test_the_short_size_has_a_row_for_every_goal_and_knows_its_benchmarks():
-    for parts in SIZES.values():
-        assert {part.model for part in parts} <= set(SHAPES)
-        assert all(set(part.names) <= set(BENCHMARKS) and part.names for part in parts)
-    goals = set(plan._GOALS)
-    assert all(goals <= set(SIZES[size][0].names) and SIZES[size][0].model == "135m" for size in SIZES)
-    assert any("store" in part.names and part.scale.store_users == 1_000_000 for part in SIZES["full"])
 
 
 def test_an_unknown_shape_is_named():
@@ -53,7 +43,9 @@ def test_raw_file_table_pictures_and_figures_are_written(subject, tmp_path):
         Row("step by many users", 1.1, goal="≤ 1.15", n=3, curve=("step", 4)),
         Row("after idle re-prefill", None, goal="≤ 0.2", reason="not built"),
     ]
-    command.publish(recorded(subject, *rows), tmp_path / "out", tmp_path)
+    results.publish(recorded(subject, *rows), tmp_path / "out", tmp_path)
+    assert "![step]" not in (tmp_path / "out" / "README.md").read_text(), "it is drawn at the end of a part"
+    results.illustrate(tmp_path / "out")
     raw = json.loads((tmp_path / "out" / "speed.json").read_text())["rows"]
     assert raw[0]["machine"]["threads"] >= 1 and raw[0]["machine"]["torch"] and raw[0]["samples"] == {"with": 1.2}
     text = (tmp_path / "out" / "README.md").read_text()
@@ -73,9 +65,22 @@ def test_what_is_left_out_does_not_replace_a_measurement_and_a_failure_does(subj
     assert [one["value"] for one in report.merged(old, recorded(subject, left))] == [2.0]
     assert [one["value"] for one in report.merged(old, recorded(subject, failed))] == [None]
     assert [one["value"] for one in report.merged([], recorded(subject, left))] == [None]
-    crashed = recorded(subject, Row(f"{report.BENCHMARK}x", None, reason="failed"))
-    assert report.merged(crashed, recorded(subject, measured)) != crashed
-    assert len(report.merged(crashed, recorded(subject, measured))) == 1
+    assert [one["reason"] for one in report.merged(recorded(subject, failed), recorded(subject, left))] == [
+        "failed: out of memory"
+    ]
+
+
+def test_the_row_of_a_whole_benchmark_lasts_until_it_runs_again(subject):
+    measured, failed = Row("a", 2.0), Row(f"{report.BENCHMARK}x", None, reason="failed: no room")
+    left = Row(f"{report.BENCHMARK}x", None, reason=f"{LEFT_OUT}: the time was over")
+    crashed = recorded(subject, failed)
+    assert report.merged(crashed, recorded(subject, measured)) == recorded(subject, measured)
+    assert report.merged(crashed, recorded(subject, measured, benchmark="y"))[0] == crashed[0]
+    assert report.merged(recorded(subject, measured), recorded(subject, left)) == recorded(subject, measured)
+    assert len(report.merged(recorded(subject, measured), crashed)) == 2, "a failure stands beside older values"
+    assert report.merged([], recorded(subject, left)) == recorded(subject, left)
+    elsewhere = recorded(replace(subject, label="another model"), measured)
+    assert len(report.merged(elsewhere, recorded(subject, left))) == 2
 
 
 def test_the_loop_keeps_its_own_names_for_the_embedded_model(subject):
@@ -83,36 +88,6 @@ def test_the_loop_keeps_its_own_names_for_the_embedded_model(subject):
     figures = report.loop_figures(recorded(subject, *rows), subject.label)
     assert [one.figure for one in figures] == list(report.LOOP.values()) and all(one.goal is None for one in figures)
     assert report.loop_figures(recorded(subject, *rows), "another model") == []
-
-
-def test_a_benchmark_that_fails_is_told_and_the_next_one_runs(subject, monkeypatch, tmp_path, capsys):
-    def broken(*_):
-        raise RuntimeError("no room")
-
-    monkeypatch.setattr(command, "load_subject", lambda *_: subject)
-    monkeypatch.setitem(command.BENCHMARKS, "swap", broken)
-    monkeypatch.setitem(command.SIZES, "short", [Part("pocket", ["prefill", "swap"], SCALE)])
-    assert command.main(["--out", str(tmp_path), "--figures", str(tmp_path), "--rounds", "1"]) == 1
-    shown = capsys.readouterr().out
-    assert "failed: RuntimeError: no room" in shown and "prefill of" in shown
-    assert "no room" in (tmp_path / "README.md").read_text()
-
-
-def test_nothing_is_begun_after_the_time_is_over(subject):
-    part = Part("tiny", ["distinct"], SCALE)
-    (one,) = command.measure(subject, part, "make bench", until=0.0)
-    assert one["value"] is None and "the time was over" in one["reason"]
-
-
-def test_options_choose_model_benchmarks_and_rounds():
-    options = command._parser().parse_args(["--model", "0.6b", "--only", "update,distinct", "--rounds", "1"])
-    (part,) = command._parts(options)
-    assert (part.model, part.names, part.scale.rounds) == ("0.6b", ["distinct", "update"], 1)
-    parts = command._parts(command._parser().parse_args(["--only", "swap"]))
-    assert sorted(part.model for part in parts) == ["135m", "pocket"], "a model that comes twice is measured once"
-    assert [part.names for part in command._parts(command._parser().parse_args(["--model", "135m"]))][1] == ("memory",)
-    with pytest.raises(SystemExit):
-        command._parser().parse_args(["--only", "nothing"])
 
 
 def test_copies_of_a_user_are_users_with_heads(subject, tmp_path):

@@ -51,6 +51,8 @@ def test_every_count_of_distinct_adapters_is_what_the_rows_decode_with(subject, 
     distinct = [len(set(one)) for one in slots if any(one)]
     assert {1, 4} == set(distinct) and all(0 not in one for one in slots if any(one))
     assert any(not any(one) for one in slots), "the side without adapters decodes without any"
+    (row,) = decode.measure_distinct(subject, replace(SCALE, distinct=(2, 16)))
+    assert row.curve[1] == 2, "sixteen do not fit four rows"
 
 
 def test_rows_that_do_not_decode_are_an_error(subject):
@@ -133,8 +135,14 @@ def test_staggered_requests_have_mixed_lengths_and_all_are_served(subject):
     load = throughput.arrivals(SCALE)
     assert [one.at_steps for one in load] == sorted(one.at_steps for one in load) and load[0].at_steps == 0
     assert len({one.prompt for one in load}) > 1 and len({one.new_tokens for one in load}) > 1
-    rows = throughput.measure_staggered(subject, SCALE)
-    assert len(rows) == 2 and all(row.value > 0 for row in rows)
+    (row,) = throughput.measure_staggered(subject, SCALE)
+    assert row.value > 0 and set(row.samples) == {"ours", "generate", "requests (number)", "step"}
+
+
+def test_the_same_load_is_served_with_the_users_adapters(subject, slots):
+    (row,) = throughput.measure_zipf(subject, SCALE)
+    assert row.value > 0 and row.goal is None
+    assert len({slot for one in slots for slot in one if slot}) > 1
 
 
 def test_continuous_batching_gives_as_many_tokens(subject):

@@ -95,8 +95,33 @@ def test_a_plain_peft_step_is_the_same_step(subject, tmp_path):
 def test_many_users_together(subject):
     rows = many_updates.measure(subject, SCALE)
     assert [row.value > 0 for row in rows] == [True, True] and set(rows[0].samples) == {"together", "alone", "PEFT"}
+    assert rows[0].reason is None, "all of them are timed"
     for row in many_updates.measure(subject, replace(SCALE, histories=(9000,))):
         assert row.value is None and "context" in row.reason
+
+
+def test_a_user_timed_alone_counts_for_those_who_are_not(subject, monkeypatch):
+    counts = {"ours": 0, "peer": 0}
+    step, taught = PeftTrainer.step, many_updates.update
+
+    def ours(learner, lessons, *others):
+        counts["ours"] += len(lessons) == 1
+        return taught(learner, lessons, *others)
+
+    def peer(*words):
+        counts["peer"] += 1
+        return step(*words)
+
+    def ten_ms(work, device):
+        work()
+        return 10.0
+
+    monkeypatch.setattr(many_updates, "update", ours)
+    monkeypatch.setattr(PeftTrainer, "step", peer)
+    monkeypatch.setattr(many_updates, "elapsed_ms", ten_ms)
+    over_peft, over_own = many_updates.measure(subject, replace(SCALE, users=3, alone=1))
+    assert counts == {"ours": 1, "peer": 1} and over_peft.value == over_own.value == 3.0
+    assert over_own.reason == "one after another: 1 of the 3 users timed"
 
 
 def test_streams_run_beside_an_update(subject):

@@ -14,11 +14,11 @@ from personalize.evaluation.bench.subject import Subject
 from personalize.types import AdapterRef
 
 RANK = 8
-DISTINCT = (1, 4, 16)
 RANKS = (4, 8, 16)
 BATCHES = (1, 4, 16)
 MIXES = ("uniform", "zipf", "skewed")
 GOAL = "≤ 1.15"
+_GOAL_DISTINCT = 16
 _BASE = "no adapters"
 _ZIPF = 1.2
 
@@ -36,10 +36,10 @@ def step_side(
 
 
 def measure_distinct(subject: Subject, scale: Scale) -> list[Row]:
-    """Measure 1, 4 and 16 distinct adapters in one batch."""
+    """Measure every number of distinct adapters of ``scale.distinct`` in one batch."""
     engine = subject.engine(scale.batch)
     refs = load_adapters(engine, scale.batch, RANK)
-    counts = [count for count in DISTINCT if count <= scale.batch]
+    counts = [count for count in scale.distinct if count <= scale.batch]
     sides = {_BASE: step_side(subject, engine, [None] * scale.batch, scale)}
     sides |= {
         str(count): step_side(subject, engine, [refs[row % count] for row in range(scale.batch)], scale)
@@ -51,7 +51,7 @@ def measure_distinct(subject: Subject, scale: Scale) -> list[Row]:
         Row(
             figure=f"decode step, {scale.batch} rows, {count} distinct adapters r = {RANK}, over no adapters",
             value=samples.ratio(str(count), _BASE),
-            goal=subject.goal(GOAL) if count == max(DISTINCT) else None,
+            goal=subject.goal(GOAL) if count == _GOAL_DISTINCT else None,
             n=scale.rounds * scale.steps,
             samples={"with": samples.median(str(count)), "without": samples.median(_BASE)},
             curve=("decode step by distinct adapters", count),

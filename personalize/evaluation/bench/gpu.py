@@ -8,17 +8,17 @@ a tiny model does there is no figure, so it is written next to nothing that is k
 
 import argparse
 import gc
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import LlamaConfig, Qwen3Config
 
-from personalize.evaluation.bench.command import measure, publish
+from personalize.evaluation.bench.command import measure
 from personalize.evaluation.bench.gpu_serving import (
     compiled_figure,
     measure_compiled,
@@ -26,6 +26,7 @@ from personalize.evaluation.bench.gpu_serving import (
     traffic_figure,
 )
 from personalize.evaluation.bench.plan import BENCHMARKS, Measure, Part
+from personalize.evaluation.bench.results import illustrate, publish
 from personalize.evaluation.bench.rows import LEFT_OUT, Row
 from personalize.evaluation.bench.scale import Scale
 from personalize.evaluation.bench.subject import SHAPES, Subject, load_subject, random_subject
@@ -92,7 +93,7 @@ PARTS: Sequence[Part] = (
     Part("135m", ("compiled", "throughput", "staggered", "update", "swap", "cold", "first-token", "distinct"), _SCALE),
     Part("135m", ("users",), replace(_SCALE, histories=(1024,))),
     Part("0.6b", ("streams",), replace(_SCALE, num_streams=16)),
-    Part("135m", ("load", "batches", "ranks", "peft"), _SCALE),
+    Part("135m", ("load", "zipf", "batches", "ranks", "peft"), _SCALE),
     Part("4b", ("traffic", "update"), replace(_SCALE, batch=16, histories=(1024,))),
 )
 """In this order, as long as there is time: what has a goal comes first."""
@@ -105,30 +106,48 @@ SMOKE = Part("tiny", [*dict.fromkeys(name for part in PARTS for name in part.nam
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure, print every cell, and on a GPU write results and figures; 1 where a benchmark failed."""
+    """Measure, print every cell, and on a GPU write results and figures as they come; 1 where a benchmark failed."""
     options = _parser().parse_args(argv)
     on_gpu = options.device == "cuda" or (options.device == "auto" and torch.cuda.is_available())
     parts, load = (PARTS, _load) if on_gpu else ((SMOKE,), _load_tiny)
-    fresh = run(parts, load, time.monotonic() + 60 * options.max_minutes)
+    keep = partial(publish, out=options.out, root=options.figures) if on_gpu else _forget
+    fresh = run(parts, load, time.monotonic() + 60 * options.max_minutes, keep)
     told = cells(fresh)
     for one in told:
         print(_line(one), flush=True)
     if on_gpu:
-        publish([*fresh, *(one for one in told if one not in fresh)], options.out, options.figures)
+        keep([one for one in told if one not in fresh])
+        illustrate(options.out)
     else:
         print("no GPU: the code ran with tiny shapes, and no figure was measured or written")
     return int(any((one["reason"] or "").startswith("failed") for one in fresh))
 
 
-def run(parts: Iterable[Part], load: Callable[[str], Subject], until: float) -> list[dict[str, Any]]:
-    """Return the records of all parts, with the GPU's goals; nothing is begun after ``until``."""
+def _forget(records: Sequence[dict[str, Any]]) -> None:
+    del records
+
+
+def run(
+    parts: Iterable[Part],
+    load: Callable[[str], Subject],
+    until: float,
+    keep: Callable[[Sequence[dict[str, Any]]], None] = _forget,
+) -> list[dict[str, Any]]:
+    """Return the records of all parts, with the GPU's goals; nothing is begun after ``until``.
+
+    Args:
+        keep: given the records of every benchmark as soon as it has ended.
+    """
     goals = {(cell.model, cell.figure): cell.goal for cell in CELLS}
     fresh: list[dict[str, Any]] = []
     for part in parts:
         subject = load(part.model)
-        for one in measure(subject, part, COMMAND, until, GPU_BENCHMARKS):
-            fresh.append({**one, "goal": goals.get((one["model"], one["figure"]))})
-            print(_line(fresh[-1]), flush=True)
+        for measured in measure(subject, part, COMMAND, until, GPU_BENCHMARKS):
+            records = [{**one, "goal": goals.get((one["model"], one["figure"]))} for one in measured]
+            keep(records)
+            fresh += records
+            for one in records:
+                print(_line(one), flush=True)
         del subject
         gc.collect()
         torch.cuda.empty_cache()
@@ -144,7 +163,7 @@ def cells(fresh: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def _not_run(cell: Cell, other: dict[str, Any]) -> dict[str, Any]:
     """Return the cell's record; machine, date and command are those of ``other``."""
     row = Row(cell.figure, None, goal=cell.goal, reason=f"{LEFT_OUT}: it was not measured in this run")
-    return {**other, **asdict(row), "model": cell.model, "seconds": 0.0}
+    return {**other, **asdict(row), "benchmark": None, "model": cell.model, "seconds": 0.0}
 
 
 def _line(one: Mapping[str, Any]) -> str:
@@ -164,7 +183,6 @@ def _load_tiny(name: str) -> Subject:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m personalize.evaluation.bench.gpu", description=__doc__)
-    parser.set_defaults(words=sys.argv[1:])
     parser.add_argument("--device", choices=("cpu", "cuda", "auto"), default="auto")
     parser.add_argument("--max-minutes", type=float, default=8.0, help="begin nothing more after these")
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"), help="folder of results, table, pictures")

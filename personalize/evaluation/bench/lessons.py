@@ -24,7 +24,7 @@ _UNLIMITED: dict[str, Any] = {"max_delta_norm": 1e9, "max_reply_kl": 1e9, "max_c
 """The guards compute what they always do and refuse nothing, and no step is saved because the teacher is near: a random
 model's numbers mean nothing to these limits."""
 
-ONE_STEP = Recipe(name="one-step", gate_nats=None, num_steps=1, replay=0, **_UNLIMITED)
+ONE_STEP = Recipe(name="one-step", gate_nats=None, num_steps=1, replay=0, rehearse=0, **_UNLIMITED)
 """One inner step on one turn; every follow-up is let in, after the gate has measured it."""
 
 WHOLE = replace(Recipe(), gate_nats=None, **_UNLIMITED)

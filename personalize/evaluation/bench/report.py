@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,16 @@ import peft
 import torch
 import transformers
 
-from personalize.evaluation.bench.rows import Row
+from personalize.config import keeps_freed_memory
+from personalize.evaluation.bench.rows import Row, left_out
 from personalize.evaluation.bench.subject import Subject
 from personalize.reporting.figures import Figure, measured
 
 FILE = "speed.json"
 BENCHMARK = "benchmark "
-"""Begins the row of a benchmark that failed or was left out as a whole; such a row lasts for one run."""
+"""Begins the row of a benchmark that failed or was left out as a whole; it lasts until that benchmark runs again."""
 Record = Mapping[str, Any]
-"""A row as it is stored: the row's fields, and model, device, machine, date and command."""
+"""A row as it is stored: the row's fields, and benchmark, model, device, machine, date and command."""
 
 LOOP = {
     **{
@@ -43,27 +44,34 @@ def machine(device: torch.device) -> dict[str, Any]:
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         "processor": _processor(), "architecture": platform.machine(), "cores": os.cpu_count(), "gpu": gpu,
-        "threads": torch.get_num_threads(), "python": platform.python_version(), "torch": torch.__version__,
-        "transformers": transformers.__version__, "peft": peft.__version__,
+        "threads": torch.get_num_threads(), "keeps_freed_memory": keeps_freed_memory(),
+        "python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__,
+        "peft": peft.__version__,
     }  # fmt: skip
 
 
-def record_of(row: Row, subject: Subject, command: str, seconds: float) -> dict[str, Any]:
+def record_of(row: Row, subject: Subject, command: str, seconds: float, benchmark: str) -> dict[str, Any]:
     """Return the row with everything that it was measured with; ``seconds`` is the whole benchmark's time."""
     return {
-        **asdict(row), "model": subject.label, "device": str(subject.device), "machine": machine(subject.device),
-        "date": time.strftime("%Y-%m-%d", time.gmtime()), "command": command, "seconds": round(seconds, 1),
+        **asdict(row), "benchmark": benchmark, "model": subject.label, "device": str(subject.device),
+        "machine": machine(subject.device), "date": time.strftime("%Y-%m-%d", time.gmtime()), "command": command,
+        "seconds": round(seconds, 1),
     }  # fmt: skip
 
 
 def merged(old: Iterable[Record], new: Iterable[Record]) -> list[Record]:
     """Return old and new records, the new ones instead of old ones of the same figure, model and device.
 
-    A row that was only left out does not take the place of a measurement.
+    A row that was only left out does not take the place of a measurement, nor does it stand beside those of its own
+    benchmark; a failure takes the place of a measurement of the same figure.
     """
-    found = {_key(one): one for one in old if not one["figure"].startswith(BENCHMARK)}
+    new = list(new)
+    again = {_benchmark(one) for one in new if not _is_left_out(one)}
+    found = {_key(one): one for one in old if not (_is_whole(one) and _benchmark(one) in again)}
+    measured = {_benchmark(one) for one in found.values() if one["value"] is not None}
     for one in new:
-        if _key(one) not in found or not _row(one).is_left_out:
+        stands = _key(one) in found or (_is_whole(one) and _benchmark(one) in measured)
+        if not (_is_left_out(one) and stands):
             found[_key(one)] = one
     return list(found.values())
 
@@ -75,11 +83,11 @@ def load(folder: Path) -> list[Record]:
 
 
 def write(records: Sequence[Record], folder: Path, pictures: Sequence[Path]) -> None:
-    """Write the raw file and the table into ``folder``."""
+    """Write the raw file and the table into ``folder``, each as a whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     raw = json.dumps({"rows": list(records)}, indent=1, ensure_ascii=False)
-    (folder / FILE).write_text(raw + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(table(records, pictures), encoding="utf-8")
+    _replace(folder / FILE, raw + "\n")
+    _replace(folder / "README.md", table(records, pictures))
 
 
 def table(records: Sequence[Record], pictures: Sequence[Path] = ()) -> str:
@@ -107,9 +115,10 @@ def loop_figures(records: Iterable[Record], model: str) -> list[Figure]:
 
 _HEAD = """# Benchmarks
 
-Written by `make bench` and `make bench-full`. Every value is taken side by side with what it is compared with, in turn,
-in one run; ratios are the median over the rounds. Times are only there to be compared within their row. No token ends a
-reply; both sides of a ratio use the same number of threads. Raw values: [speed.json](speed.json).
+Written by `make bench`, which measures what has a goal as far as eight minutes go, and by `make bench-full`; each of
+them alone is `make bench ARGS='--only NAME --model MODEL'`. Every value is taken side by side with what it is compared
+with, in turn, in one run; ratios are the median over the rounds. Times are only there to be compared within their row.
+No token ends a reply; both sides of a ratio use the same number of threads. Raw values: [speed.json](speed.json).
 """
 
 
@@ -155,9 +164,25 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def _key(one: Record) -> tuple[str, str, str]:
+def _replace(path: Path, text: str) -> None:
+    draft = path.with_suffix(f".{os.getpid()}.tmp")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+
+
+def _key(one: Record) -> Hashable:
     return one["figure"], one["model"], one["device"]
 
 
-def _row(one: Record) -> Row:
-    return Row(one["figure"], one["value"], one["unit"], one["goal"], one["n"], one["reason"])
+def _is_left_out(one: Record) -> bool:
+    return left_out(one["value"], one["reason"])
+
+
+def _is_whole(one: Record) -> bool:
+    return one["figure"].startswith(BENCHMARK)
+
+
+def _benchmark(one: Record) -> Hashable:
+    """Return which benchmark a record belongs to; those of earlier versions do not say it."""
+    name = one["figure"].removeprefix(BENCHMARK) if _is_whole(one) else one.get("benchmark")
+    return name, one["model"], one["device"]

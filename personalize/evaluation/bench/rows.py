@@ -34,7 +34,12 @@ class Row:
     @property
     def is_left_out(self) -> bool:
         """Whether nobody tried to measure it, so that an earlier measurement still stands."""
-        return self.value is None and (self.reason or "").startswith(LEFT_OUT)
+        return left_out(self.value, self.reason)
+
+
+def left_out(value: float | None, reason: str | None) -> bool:
+    """Whether a row with this value and reason is one that nobody tried to measure."""
+    return value is None and (reason or "").startswith(LEFT_OUT)
 
 
 def missing(figures: Sequence[str], reason: str, unit: str = "x", goal: str | None = None) -> list[Row]:

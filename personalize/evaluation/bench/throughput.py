@@ -105,29 +105,38 @@ def measure_staggered(subject: Subject, scale: Scale) -> list[Row]:
     """Measure requests of mixed lengths that arrive one by one, over ``generate`` on whoever waits.
 
     The peer takes up to a batch of those that have arrived, pads them, and runs until the longest reply is done;
-    only the tokens that were asked for count. Arrivals are the same moments of wall time on all sides. A third side
-    serves the same load with adapters, users drawn by zipf.
+    only the tokens that were asked for count. Arrivals are the same moments of wall time on both sides.
     """
     engine = subject.engine(scale.batch)
+    ratio, samples = _staggered(subject, scale, engine, [None] * scale.requests)
+    name = "engine without adapters, staggered arrivals and mixed lengths, tokens/s over padded generate"
+    return [Row(name, ratio, goal=subject.goal("≥ 1.5"), n=scale.rounds, samples=samples)]
+
+
+def measure_zipf(subject: Subject, scale: Scale) -> list[Row]:
+    """Measure the same load with adapters, users drawn by zipf, over ``generate`` without any."""
+    engine = subject.engine(scale.batch)
     refs = load_adapters(engine, scale.batch)
+    users = [refs[user % scale.batch] for user in users_of("zipf", scale.requests)]
+    ratio, samples = _staggered(subject, scale, engine, users)
+    name = "engine with zipf users' adapters, the same staggered load, tokens/s over padded generate"
+    return [Row(name, ratio, n=scale.rounds, samples=samples)]
+
+
+def _staggered(
+    subject: Subject, scale: Scale, engine: Engine, refs: Sequence[AdapterRef | None]
+) -> tuple[float, dict[str, float]]:
+    """Return the tokens/s over the peer's, and what it was made from; one adapter of ``refs`` for each request."""
     step_ms = step_side(subject, engine, [None] * scale.batch, scale)()
     load = arrivals(scale)
-    plain: list[AdapterRef | None] = [None] * len(load)
-    zipf: list[AdapterRef | None] = [refs[user % scale.batch] for user in users_of("zipf", len(load))]
     sides = {
-        "ours": lambda: elapsed_ms(lambda: _serve(subject, engine, load, plain, step_ms), subject.device),
+        "ours": lambda: elapsed_ms(lambda: _serve(subject, engine, load, refs, step_ms), subject.device),
         "generate": lambda: elapsed_ms(lambda: _serve_padded(subject, scale, load, step_ms), subject.device),
-        "zipf": lambda: elapsed_ms(lambda: _serve(subject, engine, load, zipf, step_ms), subject.device),
     }
     samples = in_turn(sides, scale.rounds)
     engine.close()
     told = {**samples.medians(), "requests (number)": scale.requests, "step": step_ms}
-    name = "engine without adapters, staggered arrivals and mixed lengths, tokens/s over padded generate"
-    mixed = "engine with zipf users' adapters, the same staggered load, tokens/s over padded generate"
-    return [
-        Row(name, samples.ratio("generate", "ours"), goal=subject.goal("≥ 1.5"), n=scale.rounds, samples=told),
-        Row(mixed, samples.ratio("generate", "zipf"), n=scale.rounds, samples=told),
-    ]
+    return samples.ratio("generate", "ours"), told
 
 
 def arrivals(scale: Scale) -> list[Arrival]:
