@@ -15,7 +15,9 @@ from personalize.errors import InvalidParameter
 
 if TYPE_CHECKING:
     from personalize.evaluation.calibration.calibration import Calibration
+    from personalize.evaluation.calibration.thresholds import Thresholds
 
+QUARTILES = ("lower quarter", "middle", "upper quarter")
 STYLES = {"passed": "green", "failed": "bold red", "not measured": "dim", "reported": "cyan"}
 
 
@@ -56,6 +58,8 @@ def show(found: "Calibration", screen: Console) -> None:
         screen.print(_wishes(found))
     if found.findings.signals:
         screen.print(_signals(found))
+    if any(one.reaches for one in found.findings.signals):
+        screen.print(_reaches(found))
     if found.findings.together:
         screen.print(_together(found))
     if found.findings.trials:
@@ -87,9 +91,19 @@ def _wishes(found: "Calibration") -> Table:
 def _signals(found: "Calibration") -> Table:
     from personalize.evaluation.calibration.findings import summary
 
-    table = Table("follow-up", "mean |A|", "lower quarter", "middle", "upper quarter", title="the gate's signal, nats")
-    for kind, numbers in summary(found.findings).items():
-        table.add_row(kind, *(_number(numbers[name]) for name in ("size", "low", "middle", "high")))
+    table = Table("follow-up", "mean |A|", *QUARTILES, title="the gate's signal, nats")
+    for kind, one in summary(found.findings).items():
+        table.add_row(kind, *map(_number, (one.size, one.signal.low, one.signal.middle, one.signal.high)))
+    return table
+
+
+def _reaches(found: "Calibration") -> Table:
+    from personalize.evaluation.calibration.findings import summary
+
+    table = Table("follow-up", *QUARTILES, title="the reach beyond the own reply, nats")
+    for kind, one in summary(found.findings).items():
+        if one.reach is not None:
+            table.add_row(kind, *map(_number, (one.reach.low, one.reach.middle, one.reach.high)))
     return table
 
 
@@ -117,11 +131,18 @@ def _show_verdict(found: "Calibration", screen: Console) -> None:
         return
     screen.print(Text("This model can be personalized. Proposed recipe:", style="bold green"))
     screen.print_json(json.dumps(dict(found.recipe)))
+    if found.thresholds is not None:
+        screen.print(Text(_entry(found.thresholds)))
     from personalize.evaluation.calibration.gates import follows
 
     missing = [rates.name for rates in found.findings.wishes if not follows(rates)]
     if missing:
         screen.print(Text(f"Not to be expected of it: {', '.join(missing)}."))
+
+
+def _entry(thresholds: "Thresholds") -> str:
+    told = f"They let in {thresholds.caught:.0%} of the wishes and {thresholds.let_in:.0%} of the idle follow-ups."
+    return f"{told} No reach_nats: {thresholds.why_no_reach}." if thresholds.why_no_reach else told
 
 
 def _number(value: float | None) -> str:

@@ -6,19 +6,19 @@ every token. So what counts is the share of tokens that became implausible, not 
 Shape letters: N tokens of all replies of all adapters.
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-import torch
 from torch import Tensor
 
-from personalize.learner.batch import Row, collate
-from personalize.learner.passes import reply_log_probs
+from personalize.learner.batch import Row
+from personalize.learner.greedy import finished, greedy_replies
+from personalize.learner.passes import token_log_probs
 from personalize.model.base import BaseModel
 from personalize.model.lora import LoraTensors
 from personalize.model.rows import AdapterRows
-from personalize.types import Message
+from personalize.types import Message, Window
 
 QUESTIONS = ("What is 2 plus 3?", "Thank you!", "Tell me about water.", "Can you help me?")
 TOKENS_EACH = 16
@@ -41,34 +41,24 @@ class Canaries:
 
     @classmethod
     def of(cls, base: BaseModel) -> Self:
-        """Ask ``base``, which needs a renderer."""
+        """Ask ``base`` at once; see ``asking``."""
+        return finished(cls.asking(base))
+
+    @classmethod
+    def asking(cls, base: BaseModel) -> Generator[Window, None, Self]:
+        """Ask ``base``, which needs a renderer; yields after every pass."""
         assert base.renderer is not None, "canaries are asked through the chat template"
-        rows = tuple(_answer(base, base.renderer.render((Message("user", text),))) for text in QUESTIONS)
-        return cls(rows, _log_probs(base, rows, None))
+        prompts = [base.renderer.render((Message("user", text),)) for text in QUESTIONS]
+        replies = yield from greedy_replies(base, prompts, None, TOKENS_EACH)
+        rows = tuple(reply.row for reply in replies)
+        base_N = token_log_probs(base, rows)
+        yield Window()
+        return cls(rows, base_N)
 
     def lost(self, base: BaseModel, adapters: Sequence[LoraTensors]) -> list[float]:
         """Return, for every adapter, the share of tokens that it finds implausible; 1.0 for one that is not finite."""
         count = len(self.rows)
         index = [place for place in range(len(adapters)) for _ in range(count)]
-        now_N = _log_probs(base, self.rows * len(adapters), AdapterRows.of(list(adapters), index))
+        now_N = token_log_probs(base, self.rows * len(adapters), AdapterRows.of(list(adapters), index))
         fell = ~(self.base_N.repeat(len(adapters)) - now_N <= FALL_NATS)  # a NaN is a loss too
         return fell.float().view(len(adapters), -1).mean(dim=1).tolist()
-
-
-@torch.no_grad()
-def _answer(base: BaseModel, prompt_ids: tuple[int, ...]) -> Row:
-    """Return the greedy reply, read anew for every token: sixteen short passes, once in a learner's life."""
-    assert base.renderer is not None
-    reply: list[int] = []
-    for _ in range(TOKENS_EACH):
-        ids = torch.tensor([[*prompt_ids, *reply]], device=base.device)
-        reply.append(int(base.head(base.hidden(ids)[:, -1]).argmax()))
-        if reply[-1] in base.renderer.end_ids:
-            break
-    return Row(prompt_ids, tuple(reply), (1,) * len(reply))
-
-
-@torch.no_grad()
-def _log_probs(base: BaseModel, rows: Sequence[Row], adapters: AdapterRows | None) -> Tensor:
-    batch = collate(rows, base.device)
-    return reply_log_probs(base, batch, adapters).gather(-1, batch.target_ids[:, None])[:, 0]

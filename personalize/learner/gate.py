@@ -2,22 +2,165 @@
 
 The gate asks the *live* model: how far would it move some token of its own reply, had it known the follow-up? That is
 large for a complaint, small for praise once the wish is learned, and, unlike the base model's own gap, large again for
-a wish to go back to the default.
+a wish to go back to the default. A new question can move its own reply as far; what it cannot is in ``probes``.
 
 Shape letters: N trained positions, V vocabulary.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
+import torch
 from torch import Tensor
 
-from personalize.functional import forward_kl
-from personalize.types import Experience
+from personalize.functional import forward_kl, reachable
+from personalize.learner.batch import Batch, collate
+from personalize.learner.lesson import Pupil, fits, row, told, told_row
+from personalize.learner.passes import by_position, read_prefix, reply_log_probs
+from personalize.learner.prefixes import Weights, cut, load, num_shared
+from personalize.learner.probes import Probes
+from personalize.learner.recipe import Recipe
+from personalize.learner.teacher import BaseTeacher
+from personalize.model.base import BaseModel
+from personalize.model.rows import AdapterRows
+from personalize.types import Experience, Outcome, Window
+
+
+class Gate:
+    """Measures follow-ups and settles their users' blocks; what it asks the base it asks once.
+
+    Args:
+        base_teacher: says what the base thinks of a reply under some block.
+    """
+
+    def __init__(self, base: BaseModel, base_teacher: BaseTeacher):
+        self._base, self._base_teacher = base, base_teacher
+        self._probes: Probes | None = None
+
+    def settle(self, pupils: Sequence[Pupil], recipe: Recipe) -> Iterator[Window]:
+        """Set every pupil's ``block``, and its ``outcome`` where there is nothing to learn; yields after every pass."""
+        if not pupils:
+            return
+        yield from self._measure_signals(pupils)
+        if recipe.gate_nats is not None and recipe.reach_nats is not None:
+            for pupil in pupils:
+                if pupil.metrics["signal"] >= recipe.gate_nats:
+                    yield from self._measure_reach(pupil, recipe.reach_nats)
+        for pupil in pupils:
+            self._settle_block(pupil, recipe)
+            yield Window()
+            if not pupil.metrics["informative"]:
+                self._look_for_lapse(pupil, recipe)
+                yield Window()
+            pupil.live = None
+
+    def _measure_signals(self, pupils: Sequence[Pupil]) -> Iterator[Window]:
+        """Measure how far the live models, told their follow-ups, move their own replies."""
+        plain = collate([row(pupil.lesson.experience) for pupil in pupils], self._base.device)
+        live = AdapterRows.of([pupil.parent for pupil in pupils])
+        student_NV = self._read_plain(pupils, plain, live)
+        yield Window()
+        gap_N = by_position(self._base, hindsight_gap, student_NV, self._read_told(pupils, live))
+        yield Window()
+        for index, pupil in enumerate(pupils):
+            pupil.live, gap = student_NV[plain.row == index], gap_N[plain.row == index]
+            pupil.metrics |= {"signal": float(gap.max()), "signal_mean": float(gap.mean())}
+
+    def _read_plain(self, pupils: Sequence[Pupil], plain: Batch, live: AdapterRows) -> Tensor:
+        """Return what the live models say, and keep their prompts for the passes that follow."""
+        cache = read_prefix(self._base, plain, live)
+        student_NV = reply_log_probs(self._base, plain, live, cache=cache)
+        for index, pupil in enumerate(pupils):
+            ids = pupil.lesson.experience.prompt_ids[:-1]
+            pupil.prefix = cut(cache, plain, index, Weights.of(self._base, pupil.parent), ids)
+        return student_NV
+
+    def _read_told(self, pupils: Sequence[Pupil], live: AdapterRows) -> Tensor:
+        """Return what the live models say, each told the newest follow-up; what stands before it has been read."""
+        newest = [pupil.lesson.experience for pupil in pupils]
+        rows = [told_row(self._base, turn, [turn]) for turn in newest]
+        shared = [
+            min(num_shared(told.prompt_ids, turn.prompt_ids[:-1]), len(told.prompt_ids) - 1)
+            for told, turn in zip(rows, newest, strict=True)
+        ]
+        batch = collate(rows, self._base.device, prefix_lengths=shared)
+        weights = [Weights.of(self._base, pupil.parent) for pupil in pupils]
+        cache = load(batch, [pupil.prefix for pupil in pupils], weights)
+        return reply_log_probs(self._base, batch, live, cache=cache)
+
+    def _measure_reach(self, pupil: Pupil, enough_nats: float) -> Iterator[Window]:
+        """Measure how far a follow-up reaches, and where that is not enough, whether it takes back what stands."""
+        if self._probes is None:
+            self._probes = yield from Probes.asking(self._base)
+        follow_up, standing = pupil.lesson.experience.follow_up, pupil.remembered(pupil.lesson.state.block)
+        (pupil.metrics["reach"],) = self._probes.reach(self._base, [follow_up])
+        yield Window()
+        if standing and not pupil.metrics["reach"] >= enough_nats:
+            told = [turn.follow_up for turn in standing]
+            pupil.metrics["reversal"] = self._probes.reversal(self._base, told, follow_up)
+            yield Window()
+
+    def _settle_block(self, pupil: Pupil, recipe: Recipe) -> None:
+        newest, standing = pupil.lesson.experience, pupil.remembered(pupil.lesson.state.block)
+        informative = is_informative(pupil.metrics, recipe)
+        pupil.metrics["informative"] = float(informative)
+        pupil.block = standing
+        if informative:
+            while standing and not fits(self._base, newest, [*standing, newest]):  # the teacher is asked about them all
+                standing = standing[1:]
+            pupil.block = next_block(standing, newest, recipe.block_size, partial(self._base_told, pupil))
+
+    def _look_for_lapse(self, pupil: Pupil, recipe: Recipe) -> None:
+        """Decide whether a turn whose follow-up says nothing new is trained on: where its reply went against the block.
+
+        The distance is that of the first step: from the live model to the base that is told the standing block, summed
+        over the reply.
+        """
+        if not pupil.block or recipe.lapse_nats is None:
+            pupil.outcome = Outcome.SKIPPED_LOW_SIGNAL
+            return
+        newest = pupil.lesson.experience
+        if not recipe.lapse_nats or not fits(self._base, newest, pupil.block):
+            return
+        assert pupil.live is not None
+        pupil.metrics["lapse"] = distance(pupil.live, self._base_told(pupil, pupil.block), newest, recipe.tolerance)
+        if pupil.metrics["lapse"] < recipe.lapse_nats:
+            pupil.outcome = Outcome.SKIPPED_LOW_SIGNAL
+
+    def _base_told(self, pupil: Pupil, block: Sequence[Experience]) -> Tensor:
+        """Return what the base, told ``block``, thinks of the newest reply, [N, V]."""
+        return self._base_teacher.log_probs([told(self._base, pupil.lesson.user_id, pupil.lesson.experience, block)])
+
+
+def is_informative(metrics: Mapping[str, float], recipe: Recipe) -> bool:
+    """Tell whether a follow-up joins the block: it moves its own reply, and others.
+
+    Args:
+        metrics: needs ``signal``, and where that passes ``reach`` or ``reversal``; one that is not a number passes not.
+    """
+    if recipe.gate_nats is None:
+        return True
+    if not metrics["signal"] >= recipe.gate_nats:
+        return False
+    reached = (metrics.get("reach", 0.0), metrics.get("reversal", 0.0))
+    return recipe.reach_nats is None or any(nats >= recipe.reach_nats for nats in reached)
 
 
 def hindsight_gap(student_NV: Tensor, told_NV: Tensor) -> Tensor:
     """KL(model told the follow-up ‖ model) at every position of the reply, [N] in nats; from log-probabilities."""
     return forward_kl(student_NV, told_NV)
+
+
+def distance(student_NV: Tensor, told_NV: Tensor, experience: Experience, tolerance: float | None) -> float:
+    """KL(told ‖ student) of one reply in nats, positions behind a break counting less; see ``functional.reachable``."""
+    gap_N = hindsight_gap(student_NV, told_NV)
+    if tolerance is None:
+        return float(gap_N.sum())
+    trained = [
+        token for token, counts in zip(experience.completion_ids, experience.completion_mask, strict=True) if counts
+    ]
+    target_N = torch.tensor(trained, device=told_NV.device)
+    return float((gap_N * reachable(told_NV, target_N, torch.zeros_like(target_N), tolerance)).sum())
 
 
 def next_block(

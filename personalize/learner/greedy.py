@@ -7,15 +7,19 @@ Shape letters: B prompts, T columns, V vocabulary.
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from personalize.learner.batch import Row
 from personalize.model.base import BaseModel
 from personalize.model.lora import LoraTensors
 from personalize.model.rows import AdapterRows
 from personalize.types import Window
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -33,6 +37,11 @@ class Greedy:
     token_ids: list[int] = field(default_factory=list)
     entropies: list[float] = field(default_factory=list)
     ended: bool = False
+
+    @property
+    def row(self) -> Row:
+        """Prompt and reply, every token of which counts."""
+        return Row(self.prompt_ids, tuple(self.token_ids), (1,) * len(self.token_ids))
 
 
 def greedy_replies(
@@ -67,6 +76,15 @@ def greedy_replies(
             break
         reading.append(token_B)
     return replies
+
+
+def finished(work: Generator[Window, None, T]) -> T:
+    """Return what ``work`` returns, its windows back to back: for whoever has the device alone."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value
 
 
 class _Reading:

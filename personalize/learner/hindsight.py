@@ -24,24 +24,24 @@ import torch
 from torch import Tensor
 
 from personalize.config import LoraSettings
-from personalize.errors import AdapterError, ContextTooLong
+from personalize.errors import AdapterError
 from personalize.functional import per_sequence_sum, reverse_kl
 from personalize.learner.background import in_background
-from personalize.learner.batch import Row, collate
+from personalize.learner.batch import collate
 from personalize.learner.canaries import Canaries
-from personalize.learner.gate import hindsight_gap, next_block
+from personalize.learner.gate import Gate
 from personalize.learner.guards import delta_norm, judge
-from personalize.learner.lesson import Pupil, names, open_pupil, row, told, told_row
+from personalize.learner.lesson import Pupil, fits, names, open_pupil, row
 from personalize.learner.moments import save_moments
-from personalize.learner.passes import by_position, read_prefix, reply_log_probs
-from personalize.learner.prefixes import Weights, cut, load, num_shared
+from personalize.learner.passes import by_position, reply_log_probs
 from personalize.learner.recipe import Recipe
+from personalize.learner.rehearsal import rehearse
 from personalize.learner.teacher import BaseTeacher
 from personalize.learner.training import Training
 from personalize.model.base import BaseModel
 from personalize.model.folder import write_adapter
 from personalize.model.rows import AdapterRows
-from personalize.types import AdapterRef, Experience, Lesson, Outcome, UpdateReport, Window
+from personalize.types import AdapterRef, Lesson, Outcome, UpdateReport, Window
 
 
 class HindsightLearner:
@@ -64,10 +64,11 @@ class HindsightLearner:
         self.recipe = recipe or Recipe()
         self.lora = lora or LoraSettings()
         self.base_teacher = BaseTeacher(base, teacher_cache_bytes)
+        self._gate = Gate(base, self.base_teacher)
 
     @cached_property
     def canaries(self) -> Canaries:
-        """What the base says to a few fixed questions; asked on the first update."""
+        """What the base says to a few fixed questions; the first update asks, pass by pass, if nobody did before."""
         return Canaries.of(self.base)
 
     def update(
@@ -78,7 +79,7 @@ class HindsightLearner:
         pupils = yield from in_background(lambda: self._open_all(lessons, parents))
         for pupil in pupils:
             self._refuse_oversized(pupil)
-        yield from self._gate(_open(pupils))
+        yield from self._gate.settle(_open(pupils), self.recipe)
         for pupil in _open(pupils):
             self._choose_turns(pupil)
         yield from self._train(_open(pupils))
@@ -94,81 +95,23 @@ class HindsightLearner:
             for lesson, parent in zip(lessons, parents, strict=True)
         ]
 
-    # --- gate and block ----------------------------------------------------------------------------------------
-
-    def _gate(self, pupils: list[Pupil]) -> Iterator[Window]:
-        """Measure every follow-up's signal on the live model and settle the block."""
-        if not pupils:
-            return
-        plain = collate([row(pupil.lesson.experience) for pupil in pupils], self.base.device)
-        live = AdapterRows.of([pupil.parent for pupil in pupils])
-        cache = read_prefix(self.base, plain, live)
-        student_NV = reply_log_probs(self.base, plain, live, cache=cache)
-        for index, pupil in enumerate(pupils):
-            ids = pupil.lesson.experience.prompt_ids[:-1]
-            pupil.prefix = cut(cache, plain, index, Weights.of(self.base, pupil.parent), ids)
-        yield Window()
-        gap_N = by_position(self.base, hindsight_gap, student_NV, self._live_told(pupils, live))
-        yield Window()
-        for index, pupil in enumerate(pupils):
-            gap = gap_N[plain.row == index]
-            pupil.metrics |= {"signal": float(gap.max()), "signal_mean": float(gap.mean())}
-            self._settle_block(pupil)
-            yield Window()
-
-    def _live_told(self, pupils: list[Pupil], live: AdapterRows) -> Tensor:
-        """Return what the live models say, each told the newest follow-up; what stands before it has been read."""
-        rows = [self._told(pupil.lesson.experience, [pupil.lesson.experience]) for pupil in pupils]
-        shared = [
-            min(num_shared(told.prompt_ids, pupil.lesson.experience.prompt_ids[:-1]), len(told.prompt_ids) - 1)
-            for told, pupil in zip(rows, pupils, strict=True)
-        ]
-        batch = collate(rows, self.base.device, prefix_lengths=shared)
-        weights = [Weights.of(self.base, pupil.parent) for pupil in pupils]
-        cache = load(batch, [pupil.prefix for pupil in pupils], weights)
-        return reply_log_probs(self.base, batch, live, cache=cache)
-
-    def _settle_block(self, pupil: Pupil) -> None:
-        newest, standing = pupil.lesson.experience, pupil.remembered(pupil.lesson.state.block)
-        informative = self.recipe.gate_nats is None or pupil.metrics["signal"] >= self.recipe.gate_nats
-        pupil.metrics["informative"] = float(informative)
-        pupil.block = standing
-        if informative:
-            pupil.block = next_block(
-                standing, newest, self.recipe.block_size, partial(self._base_told, pupil.lesson.user_id, newest)
-            )
-        if not pupil.block or not (informative or self.recipe.train_uninformative):
-            pupil.outcome = Outcome.SKIPPED_LOW_SIGNAL
-
-    def _base_told(self, owner: str, experience: Experience, block: Sequence[Experience]) -> Tensor:
-        return self.base_teacher.log_probs([told(self.base, owner, experience, block)])
-
-    def _told(self, experience: Experience, block: Sequence[Experience]) -> Row:
-        return told_row(self.base, experience, block)
+    # --- what is trained ---------------------------------------------------------------------------------------
 
     def _refuse_oversized(self, pupil: Pupil) -> None:
         experience = pupil.lesson.experience
         if not any(experience.completion_mask):
             pupil.outcome = Outcome.SKIPPED_LOW_SIGNAL
-        elif not self._fits(experience, [experience]):
+        elif not fits(self.base, experience, [experience]):
             pupil.outcome = Outcome.SKIPPED_TOO_LONG
-
-    def _fits(self, experience: Experience, block: Sequence[Experience]) -> bool:
-        """Tell whether the teacher can read the turn whole: nothing is ever cut on one side only."""
-        try:
-            told = self._told(experience, block)
-        except ContextTooLong:
-            return False
-        return len(told.prompt_ids) + len(told.completion_ids) <= self.base.max_model_len
 
     def _choose_turns(self, pupil: Pupil) -> None:
         newest = pupil.lesson.experience
         earlier = [turn for turn in pupil.remembered(pupil.lesson.state.replay) if turn.turn_id != newest.turn_id]
         replayed = earlier[max(0, len(earlier) - self.recipe.replay) :] if self.recipe.replay else []
-        while pupil.block and not self._fits(newest, pupil.block):
+        while pupil.block and not fits(self.base, newest, pupil.block):
             pupil.block = pupil.block[1:]
         turns = [newest, *reversed(replayed)]
-        pupil.turns = tuple(turn for turn in turns if any(turn.completion_mask) and self._fits(turn, pupil.block))
+        pupil.turns = tuple(turn for turn in turns if any(turn.completion_mask) and fits(self.base, turn, pupil.block))
         if not pupil.block:
             pupil.outcome = Outcome.SKIPPED_TOO_LONG
 
@@ -178,6 +121,7 @@ class HindsightLearner:
         pupils = [pupil for pupil in pupils if pupil.outcome is None]
         if not pupils:
             return
+        yield from rehearse(self.base, pupils, self.recipe)
         training = Training(self.base, self.recipe, pupils, self.base_teacher)
         for _ in training.run():
             yield Window()
@@ -188,10 +132,15 @@ class HindsightLearner:
                 pupil.outcome = Outcome.SKIPPED_LOW_SIGNAL
         moved = [(pupil, part) for pupil, part in zip(pupils, before, strict=True) if pupil.outcome is None]
         if moved:
+            yield from self._ask_canaries()
             self._check([pupil for pupil, _ in moved], torch.cat([part for _, part in moved]))
             yield Window()
 
     # --- guards and results ------------------------------------------------------------------------------------
+
+    def _ask_canaries(self) -> Iterator[Window]:
+        if "canaries" not in vars(self):
+            self.canaries = yield from Canaries.asking(self.base)
 
     def _check(self, pupils: list[Pupil], before_NV: Tensor) -> None:
         """Judge every adapter on its newest reply and on the canaries.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from personalize.config import LoraSettings
+from personalize.errors import ContextTooLong
 from personalize.learner.batch import Row
 from personalize.learner.moments import FILE, load_moments, new_optimizer
 from personalize.learner.prefixes import Prefix
@@ -17,6 +18,19 @@ from personalize.model.base import BaseModel
 from personalize.model.folder import new_adapter, read_version
 from personalize.model.lora import LoraTensors
 from personalize.types import AdapterRef, Experience, LearningState, Lesson, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Exercise:
+    """A reply to be trained on.
+
+    Attributes:
+        student: the reply under the prompt that the student reads.
+        told: the same reply under the prompt that the teacher reads.
+    """
+
+    student: Row
+    told: Told
 
 
 @dataclass(slots=True)
@@ -29,10 +43,12 @@ class Pupil:
         parent: the same weights before the update.
         optimizer: Adam over ``tensors``, with the parent's moments where the recipe keeps them.
         block: follow-ups that the teacher is told.
-        turns: what is trained, the newest turn first; empty when there is nothing to do.
+        turns: those whose replies are trained, the newest first; empty when there is nothing to do.
+        rehearsals: what is trained besides; see ``learner.rehearsal``.
         outcome: set as soon as it is known.
         metrics: plain numbers for the report.
         prefix: the newest turn's prompt but its last token, as ``parent`` reads it; None once it is of no more use.
+        live: log-probabilities [N, V] of ``parent`` on the newest reply, while the gate needs them.
         after: log-probabilities [N, V] of the finished ``tensors`` on the newest reply, where a pass has found them.
     """
 
@@ -42,10 +58,17 @@ class Pupil:
     optimizer: torch.optim.Adam
     block: tuple[Experience, ...] = ()
     turns: tuple[Experience, ...] = ()
+    rehearsals: tuple[Exercise, ...] = ()
     outcome: Outcome | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     prefix: Prefix | None = None
+    live: Tensor | None = None
     after: Tensor | None = None
+
+    def exercises(self, base: BaseModel) -> list[Exercise]:
+        """Return all that is trained, the newest reply first."""
+        owner = self.lesson.user_id
+        return [*(Exercise(row(turn), told(base, owner, turn, self.block)) for turn in self.turns), *self.rehearsals]
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -110,6 +133,15 @@ def told_row(base: BaseModel, experience: Experience, block: Sequence[Experience
 def told(base: BaseModel, owner: str, experience: Experience, block: Sequence[Experience]) -> Told:
     """Return what a teacher reads of a turn of the user ``owner``; see ``told_row``."""
     return Told(owner, told_row(base, experience, block), experience.prompt_ids)
+
+
+def fits(base: BaseModel, experience: Experience, block: Sequence[Experience]) -> bool:
+    """Tell whether the teacher can read the turn whole: nothing is ever cut on one side only."""
+    try:
+        told = told_row(base, experience, block)
+    except ContextTooLong:
+        return False
+    return len(told.prompt_ids) + len(told.completion_ids) <= base.max_model_len
 
 
 def _seed(lesson: Lesson) -> int:

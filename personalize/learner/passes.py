@@ -3,13 +3,13 @@
 Shape letters: B rows, N trained positions, V vocabulary.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from transformers import Cache
 
-from personalize.learner.batch import Batch
+from personalize.learner.batch import Batch, Row, collate
 from personalize.learner.prefixes import empty_cache
 from personalize.model.base import BaseModel
 from personalize.model.rows import AdapterRows
@@ -46,6 +46,13 @@ def reply_log_probs(
         )
         trained = hidden[batch.row, batch.column]
         return by_position(base, lambda some: _log_probs(base, some), trained, at_once=MAX_LOGITS)
+
+
+@torch.no_grad()
+def token_log_probs(base: BaseModel, rows: Sequence[Row], adapters: AdapterRows | None = None) -> Tensor:
+    """Return log π(y_i | prompt, y_<i) of every trained token of ``rows``, [N] in fp32; no adapters: the base."""
+    batch = collate(rows, base.device)
+    return reply_log_probs(base, batch, adapters).gather(-1, batch.target_ids[:, None])[:, 0]
 
 
 @torch.no_grad()

@@ -17,7 +17,10 @@ _RANGES = (
     (("max_review_length_ratio",), 1.0, 1000.0),
     (("max_review_entropy",), 0.0, 100.0),
 )
-_COUNTS = (("num_steps", 1, 64), ("replay", 0, 256), ("block_size", 1, 64), ("top_k", 1, 1_000_000))
+_COUNTS = (
+    ("num_steps", 1, 64), ("replay", 0, 256), ("rehearse", 0, 64), ("rehearse_tokens", 1, 4096), ("block_size", 1, 64),
+    ("top_k", 1, 1_000_000),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +38,19 @@ class Recipe:
         centred, clip: how the "sampled" objective treats its advantages.
         gate_nats: a follow-up enters the block when hindsight moves some token of the reply by at least this KL;
             None lets every follow-up in.
+        reach_nats: it enters only if it would also have moved the base's answers to other questions by at least this,
+            or takes back by as much what standing follow-ups do to them (see ``learner.probes``): a wish does, a new
+            question does not; None asks for no more than ``gate_nats``.
         block_size: most follow-ups that the teacher is told together; 1 tells only the newest.
-        train_uninformative: take a step, under the standing block, also on turns whose follow-up did not enter.
+        lapse_nats: a turn whose follow-up did not enter is trained on, under the standing block, if its reply went
+            against that by at least this, in nats per reply; 0 trains on every turn, None on none of them.
         replay: earlier informative turns of the same user trained along, the newest first.
+        rehearse: everyday questions that the told teacher answers for every update, whose answers are trained along.
+        rehearse_tokens: most tokens of such an answer.
         num_steps: most optimizer steps per update, K.
-        enough_nats: a user's steps end, and may never begin, once no trained reply is further from the teacher than
-            this, in nats per reply; 0, or the "sampled" objective, which is no distance, takes all steps.
+        enough_nats: a reply is left out of the further steps once it is no further from the teacher than this, in
+            nats per reply, and a user's steps end, and may never begin, where none is left; 0, or the "sampled"
+            objective, which is no distance, takes all steps with all replies.
         lr, beta1, beta2, eps: Adam's.
         keep_moments: store Adam's moments beside every version and begin with the parent's, not with none.
         max_grad_norm: per-user clip of the gradient's norm.
@@ -71,10 +81,13 @@ class Recipe:
     top_k: int = 20
     centred: bool = False
     clip: float | None = None
-    gate_nats: float | None = 1.0
+    gate_nats: float | None = 0.0
+    reach_nats: float | None = 3.75
     block_size: int = 4
-    train_uninformative: bool = True
-    replay: int = 7
+    lapse_nats: float | None = 0.0
+    replay: int = 3
+    rehearse: int = 4
+    rehearse_tokens: int = 96
     num_steps: int = 8
     enough_nats: float = 0.05
     lr: float = 3e-3
@@ -98,9 +111,15 @@ class Recipe:
                 _within(name, getattr(self, name), low, high)
         for name, low, high in _COUNTS:
             _within(name, getattr(self, name), low, high, whole=True)
-        for name, low, high in (("tolerance", 1.0, 1e9), ("clip", 0.0, 1e9), ("gate_nats", 0.0, 1e9)):
+        for name, low in (
+            ("tolerance", 1.0),
+            ("clip", 0.0),
+            ("gate_nats", 0.0),
+            ("reach_nats", 0.0),
+            ("lapse_nats", 0.0),
+        ):
             if getattr(self, name) is not None:
-                _within(name, getattr(self, name), low, high)
+                _within(name, getattr(self, name), low, 1e9)
         for name, known in (("teacher", get_args(TeacherModelKind)), ("objective", get_args(Objective))):
             if getattr(self, name) not in known:
                 raise InvalidParameter(name, getattr(self, name), ", ".join(known))
@@ -136,12 +155,12 @@ def _within(name: str, value: Any, low: float, high: float, *, whole: bool = Fal
 
 PAPER = Recipe(
     name="paper-faithful", teacher="live", objective="sampled", centred=True, gate_nats=None, block_size=1, replay=0,
-    num_steps=1, lr=1e-3, tolerance=None, enough_nats=0.0,
+    rehearse=0, num_steps=1, lr=1e-3, tolerance=None, enough_nats=0.0,
 )  # fmt: skip
 """arXiv 2603.12273 as published: live teacher, sampled token, centred, every follow-up alone, one step."""
 
 OFFICIAL_LIVE = Recipe(
-    name="official-live", teacher="live", objective="top_k", gate_nats=None, block_size=1, replay=0, num_steps=1,
-    lr=1e-3, eps=1e-6, tolerance=None, enough_nats=0.0,
+    name="official-live", teacher="live", objective="top_k", gate_nats=None, block_size=1, replay=0, rehearse=0,
+    num_steps=1, lr=1e-3, eps=1e-6, tolerance=None, enough_nats=0.0,
 )  # fmt: skip
 """The authors' later per-turn script: live teacher, student top-20 with tail."""

@@ -1,14 +1,16 @@
 """The steps of one update: every user's adapter towards what the teacher says about that user's turns.
 
 All users' rows are one batch, yet each user is trained as if alone: a mean over the own replies, an own clip, an own
-optimizer, and an own end, after K steps or as soon as no reply is further from the teacher than the recipe tolerates.
+optimizer, and an own end. A reply that is no further from the teacher than the recipe tolerates is left out of the
+further steps: it would cost as much as the others and say nothing. A user ends with the last reply, or after K steps.
 
 Shape letters: B rows, N trained positions, V vocabulary.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -25,7 +27,7 @@ from personalize.functional import (
     top_k_reverse_kl,
 )
 from personalize.learner.batch import Batch, collate
-from personalize.learner.lesson import Pupil, row, told, told_row
+from personalize.learner.lesson import Exercise, Pupil
 from personalize.learner.passes import by_position, reply_log_probs
 from personalize.learner.prefixes import Weights, load
 from personalize.learner.recipe import Recipe
@@ -33,6 +35,31 @@ from personalize.learner.teacher import BaseTeacher
 from personalize.model.base import BaseModel
 from personalize.model.lora import LoraTensors
 from personalize.model.rows import AdapterRows
+
+
+@dataclass(slots=True)
+class _Course:
+    """One user's way through the steps.
+
+    Attributes:
+        left: the exercises that are trained still, by their place among all of the pupil's; the newest reply is 0.
+        losses: of every exercise, mean over its reply, when it was read last.
+    """
+
+    pupil: Pupil
+    left: dict[int, Exercise]
+    losses: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def has_newest(self) -> bool:
+        """The newest reply is trained still; it then is the first one here."""
+        return 0 in self.left
+
+    def note(self, losses: Sequence[float]) -> None:
+        """Take down how far the replies were in a pass; the mean is over all, the near ones as they were left."""
+        self.losses |= dict(zip(self.left, losses, strict=True))
+        self.pupil.metrics["loss_last"] = fmean(self.losses.values())
+        self.pupil.metrics.setdefault("loss_first", self.pupil.metrics["loss_last"])
 
 
 class Training:
@@ -49,48 +76,51 @@ class Training:
         assert pupils
         self._base, self._recipe = base, recipe
         self._base_teacher = base_teacher or BaseTeacher(base)
-        self._pupils = list(pupils)
+        self._courses = [_Course(pupil, dict(enumerate(pupil.exercises(base)))) for pupil in pupils]
         self._collate()
         self.before: Tensor | None = None
 
     def run(self) -> Iterator[None]:
         """Yield after every pass; at the end every pupil's ``num_steps`` is in its metrics, 0 where it had no need."""
-        for pupil in self._pupils:
-            pupil.metrics |= _extent(pupil)
+        for course in self._courses:
+            course.pupil.metrics |= _extent(course)
         teacher_NV = self._teach()
         yield
         for step in range(self._recipe.num_steps):
             if step and self._recipe.teacher != "base":
                 teacher_NV = self._teach()
                 yield
-            student_NV, goes_on = self._step(teacher_NV)
+            student_NV, far = self._step(teacher_NV)
             if step == 0:
-                self.before = student_NV[torch.isin(self._students.row, self._first_rows())]
+                self.before = student_NV[torch.isin(self._students.row, self._newest_rows())]
             yield
-            if not any(goes_on):
+            if not any(map(any, far)):
                 return
-            teacher_NV = self._let_go(goes_on, teacher_NV)
+            teacher_NV = self._let_go(far, teacher_NV)
 
     def _collate(self) -> None:
-        base, pupils = self._base, self._pupils
-        self._counts = [len(pupil.turns) for pupil in pupils]
-        self._students = collate([row(turn) for pupil in pupils for turn in pupil.turns], base.device)
+        self._counts = [len(course.left) for course in self._courses]
+        self._students = collate([one.student for one in self._exercises()], self._base.device)
 
-    def _first_rows(self) -> Tensor:
-        """Return the batch rows of every user's newest reply."""
-        firsts = [self._first_row(pupil) for pupil in self._pupils]
-        return torch.tensor(firsts, device=self._students.row.device)
+    def _exercises(self) -> list[Exercise]:
+        return [one for course in self._courses for one in course.left.values()]
 
-    def _first_row(self, pupil: Pupil) -> int:
-        return sum(self._counts[: next(place for place, one in enumerate(self._pupils) if one is pupil)])
+    def _newest_rows(self) -> Tensor:
+        """Return the batch rows of every user's newest reply, before anything has been left out."""
+        return torch.tensor([self._first_row(place) for place in range(len(self._courses))], device=self._base.device)
 
-    def _let_go(self, goes_on: Sequence[bool], teacher_NV: Tensor) -> Tensor:
-        """Leave out the users who are done; return what the teacher says to the others."""
-        if all(goes_on):
+    def _first_row(self, place: int) -> int:
+        return sum(self._counts[:place])
+
+    def _let_go(self, far: Sequence[Sequence[bool]], teacher_NV: Tensor) -> Tensor:
+        """Leave out the replies that are near enough; return what the teacher says to the others."""
+        if all(map(all, far)):
             return teacher_NV
-        rows = torch.tensor([on for on, count in zip(goes_on, self._counts, strict=True) for _ in range(count)])
-        kept = teacher_NV[rows.to(teacher_NV.device)[self._students.row]]
-        self._pupils = [pupil for pupil, on in zip(self._pupils, goes_on, strict=True) if on]
+        rows = torch.tensor([on for some in far for on in some], device=teacher_NV.device)
+        kept = teacher_NV[rows[self._students.row]]
+        for course, some in zip(self._courses, far, strict=True):
+            course.left = {place: one for (place, one), on in zip(course.left.items(), some, strict=True) if on}
+        self._courses = [course for course in self._courses if course.left]
         self._collate()
         return kept
 
@@ -98,56 +128,54 @@ class Training:
 
     def _teach(self) -> Tensor:
         """Return the teacher's log-probabilities [N, V]: the chosen weights, told the block."""
+        told = [one.told for one in self._exercises()]
         if self._recipe.teacher == "base":
-            asked = [
-                told(self._base, pupil.lesson.user_id, turn, pupil.block)
-                for pupil in self._pupils
-                for turn in pupil.turns
-            ]
-            return self._base_teacher.log_probs(asked)
+            return self._base_teacher.log_probs(told)
         factor = 1.0 if self._recipe.teacher == "live" else self._recipe.teacher_scale
-        scaled = [replace(pupil.tensors, lora_alpha=pupil.tensors.lora_alpha * factor) for pupil in self._pupils]
-        rows = [told_row(self._base, turn, pupil.block) for pupil in self._pupils for turn in pupil.turns]
-        return reply_log_probs(self._base, collate(rows, self._base.device), self._rows(scaled))
+        live = [course.pupil.tensors for course in self._courses]
+        scaled = [replace(tensors, lora_alpha=tensors.lora_alpha * factor) for tensors in live]
+        return reply_log_probs(self._base, collate([one.row for one in told], self._base.device), self._rows(scaled))
 
     # --- student -----------------------------------------------------------------------------------------------
 
-    def _step(self, teacher_NV: Tensor) -> tuple[Tensor, list[bool]]:
-        """Take one optimizer step for every user who is not there yet.
+    def _step(self, teacher_NV: Tensor) -> tuple[Tensor, list[list[bool]]]:
+        """Take one optimizer step for every user with a reply that is not near enough.
 
         Returns:
-            The students' log-probabilities [N, V] before it, and who took it.
+            The students' log-probabilities [N, V] before it, and for every user which replies were too far.
         """
         with torch.enable_grad():
-            rows = self._rows([pupil.tensors for pupil in self._pupils])
+            rows = self._rows([course.pupil.tensors for course in self._courses])
             student_NV = reply_log_probs(self._base, self._students, rows, grad=True, cache=self._known_prefixes())
             loss_N = self._loss(student_NV, teacher_NV) * self._weights(teacher_NV)
-            losses = [part.mean() for part in per_sequence_mean(loss_N, self._students.row).split(self._counts)]
-            goes_on = self._is_far(loss_N.detach())
-            if any(goes_on):
-                torch.stack([loss for loss, on in zip(losses, goes_on, strict=True) if on]).sum().backward()
-        for pupil, loss, on in zip(self._pupils, losses, goes_on, strict=True):
-            pupil.metrics["loss_last"] = float(loss.detach())
-            pupil.metrics.setdefault("loss_first", pupil.metrics["loss_last"])
-            if on:
+            losses = per_sequence_mean(loss_N, self._students.row).split(self._counts)
+            far = self._are_far(loss_N.detach())
+            moving = [loss.mean() for loss, some in zip(losses, far, strict=True) if any(some)]
+            if moving:
+                torch.stack(moving).sum().backward()
+        for place, (course, loss, some) in enumerate(zip(self._courses, losses, far, strict=True)):
+            course.note(loss.tolist())
+            pupil = course.pupil
+            if any(some):
                 pupil.metrics["grad_norm"] = self._move(pupil)
                 pupil.metrics["num_steps"] += 1
-            elif pupil.metrics["num_steps"]:
-                pupil.after = student_NV.detach()[self._students.row == self._first_row(pupil)]
-        return student_NV.detach(), goes_on
+            elif pupil.metrics["num_steps"] and course.has_newest:
+                pupil.after = student_NV.detach()[self._students.row == self._first_row(place)]
+        return student_NV.detach(), far
 
     def _known_prefixes(self) -> Cache | None:
         """Return all prompts as the gate has read them, where it has read them all and under the very same weights.
 
         That is so before the first step, and where nothing is replayed.
         """
-        prefixes = [pupil.prefix for pupil in self._pupils]
-        for pupil in self._pupils:
+        pupils = [course.pupil for course in self._courses]
+        prefixes = [pupil.prefix for pupil in pupils]
+        for pupil in pupils:
             pupil.prefix = None
         if any(prefix is None for prefix in prefixes) or any(count > 1 for count in self._counts):
             return None
-        assert not any(pupil.metrics["num_steps"] for pupil in self._pupils), "the parents' keys are of use only once"
-        return load(self._students, prefixes, [Weights.of(self._base, pupil.parent) for pupil in self._pupils])
+        assert not any(pupil.metrics["num_steps"] for pupil in pupils), "the parents' keys are of use only once"
+        return load(self._students, prefixes, [Weights.of(self._base, pupil.parent) for pupil in pupils])
 
     def _move(self, pupil: Pupil) -> float:
         """Clip and step; return the gradient's norm before the clip."""
@@ -156,19 +184,15 @@ class Training:
         pupil.optimizer.zero_grad(set_to_none=True)
         return float(norm)
 
-    def _is_far(self, loss_N: Tensor) -> list[bool]:
-        """Tell who goes on: some reply is further from the teacher than tolerated, or the follow-up is in no step yet.
+    def _are_far(self, loss_N: Tensor) -> list[list[bool]]:
+        """Tell, for every user, which replies are further from the teacher than tolerated.
 
-        What joined the block is always worth a first step: the block it joined is published with it.
+        All of them where the recipe has no distance to judge by.
         """
         if not self._recipe.enough_nats or self._recipe.objective == "sampled":
-            return [True] * len(self._pupils)
+            return [[True] * count for count in self._counts]
         near_B = per_sequence_sum(loss_N, self._students.row) <= self._recipe.enough_nats
-        far = [bool((~part).any()) for part in near_B.split(self._counts)]  # not a number is not near
-        return [
-            on or bool(pupil.metrics["informative"] and not pupil.metrics["num_steps"])
-            for on, pupil in zip(far, self._pupils, strict=True)
-        ]
+        return [(~part).tolist() for part in near_B.split(self._counts)]  # not a number is not near
 
     def _weights(self, teacher_NV: Tensor) -> Tensor | float:
         """Return how much every position counts, [N]."""
@@ -206,9 +230,10 @@ def _of_targets(log_probs_NV: Tensor, batch: Batch) -> Tensor:
     return log_probs_NV.gather(-1, batch.target_ids[:, None])[:, 0]
 
 
-def _extent(pupil: Pupil) -> dict[str, float]:
+def _extent(course: _Course) -> dict[str, float]:
     return {
-        "num_trained_tokens": float(sum(sum(turn.completion_mask) for turn in pupil.turns)),
-        "num_trained_turns": float(len(pupil.turns)),
+        "num_trained_tokens": float(sum(sum(one.student.completion_mask) for one in course.left.values())),
+        "num_trained_turns": float(len(course.pupil.turns)),
+        "num_rehearsed": float(len(course.pupil.rehearsals)),
         "num_steps": 0.0,
     }

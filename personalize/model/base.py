@@ -1,6 +1,6 @@
 """The frozen base model that serving and learning share."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from personalize.errors import InvalidParameter, ModelError
 from personalize.model.kernels import usable
 from personalize.model.layers import ActiveRows, replace_linears
 from personalize.model.masks import AttentionMask, MaskForm
+from personalize.model.probes import PROBES
 from personalize.model.rows import AdapterRows
 from personalize.model.sharing import sharing
 from personalize.model.slot_rows import SlotRows
@@ -31,6 +32,7 @@ class BaseModel:
     Attributes:
         module: the transformers model, in eval mode, nothing requires a gradient.
         renderer: messages <-> token ids; None where the model was built without a tokenizer.
+        probes: questions that the model is good at and often asked, such as the gate asks it.
         base_digest: 64 hex digits; adapters belong to one of them.
         max_model_len: tokens that a prompt and its reply may take together.
         targets: module name -> (d_in, d_out) of every layer that can carry an update.
@@ -48,11 +50,13 @@ class BaseModel:
         renderer: "Renderer | None" = None,
         max_model_len: int | None = None,
         lora_kernels: bool = True,
+        probes: Sequence[str] = PROBES,
     ):
         """Args: lora_kernels: use the Triton kernels where they can be used; False never does."""
         self.module: Any = module.eval().requires_grad_(False)
         self.renderer = renderer
         self.base_digest = base_digest
+        self.probes = tuple(probes)
         self.config: Any = self.module.config.get_text_config(decoder=True)
         self.mask_form = MaskForm(self.config)
         self.max_model_len = _context(self.config, max_model_len)

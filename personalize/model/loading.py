@@ -9,6 +9,7 @@ from personalize.config import EngineSettings
 from personalize.errors import ModelError, PersonalizeError
 from personalize.model.base import BaseModel
 from personalize.model.digest import folder_digest, weight_files
+from personalize.model.probes import read_probes
 
 Device = Literal["cpu", "cuda", "auto"]
 _SMALL_BYTES = 2 << 30
@@ -54,6 +55,7 @@ def _load(name: str, device: torch.device, settings: EngineSettings) -> BaseMode
         base_digest=folder_digest(_folder(source)),
         max_model_len=settings.max_model_len,
         lora_kernels=settings.lora_kernels,
+        probes=read_probes(_folder(source)),
     )
     base.renderer = Renderer.from_pretrained(source, max_model_len=base.max_model_len)
     base.check()

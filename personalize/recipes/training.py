@@ -15,8 +15,10 @@ import torch
 import torch.nn.functional as F
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from personalize.model.probes import write_probes
 from personalize.recipes.batches import Batch, Batches
 from personalize.recipes.muon import Muon
+from personalize.recipes.probes import questions
 from personalize.recipes.schedule import rate
 from personalize.recipes.tokens import Target
 
@@ -138,7 +140,7 @@ def reply_loss(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
 def export(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path, *, sharpness: float = 1.0
 ) -> None:
-    """Write a folder that ``from_pretrained`` opens: fp16 weights, and a config that says to compute in fp32.
+    """Write a folder that ``from_pretrained`` opens: fp16 weights, a config that says to compute in fp32, and probes.
 
     Args:
         sharpness: factor on all logits, by way of the final norm's weight: sampling the export at temperature 1 is
@@ -150,6 +152,7 @@ def export(
     model.save_pretrained(folder, state_dict=half)
     (folder / "model.safetensors").chmod(0o644)
     tokenizer.save_pretrained(folder)
+    write_probes(folder, questions())
 
 
 def _load_moments(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """``personalize calibrate``: tables, exit codes, the file with the recipe; what is measured is tested elsewhere."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -8,6 +9,7 @@ from personalize.errors import ModelError
 from personalize.evaluation.calibration import command
 from personalize.evaluation.calibration.calibration import Calibration
 from personalize.evaluation.calibration.findings import Findings, FollowUpSignals, Together, Trial, WishRates
+from personalize.evaluation.calibration.wishes import UNRELATED
 from personalize.learner import Recipe
 
 NO_HINDSIGHT = Findings(
@@ -21,8 +23,8 @@ USABLE = Findings(
         WishRates("closing question", plain=0.0, told=0.1, asked=0.1, win=0.5, num_replies=4),
     ),
     signals=(
-        FollowUpSignals("bullet list", True, (0.5,), (5.0,)),
-        *(FollowUpSignals(kind, False, (0.1,), (1.0,)) for kind in ("ok", "praise", "remark", "other question")),
+        FollowUpSignals("bullet list", True, (0.5,), (5.0,), (9.0,)),
+        *(FollowUpSignals(kind, False, (0.1,), (1.0,), (2.0,)) for kind in ("ok", "praise", *UNRELATED)),
     ),
     blamed_after_wish=(-1.0,), blamed_after_praise=(0.1,), together=(Together(2, 1.0, 1.0, 4),), layer_gain=1.0,
     trials=(Trial(2e-4, 1, 1, ("applied",), loss_first=1.0, loss_last=0.3, grad_norm=2.0, reply_kl=0.4),),
@@ -49,11 +51,22 @@ def test_a_usable_model_is_exit_code_0_and_leaves_a_recipe(shell, finds, tmp_pat
     finds(USABLE)
     out = shell.raw("calibrate", "somebody/model", "--out", str(tmp_path / "recipe.json"))
     assert "This model can be personalized" in out and "Not to be expected of it: closing question." in out
-    for heading in ("G1", "G6", "told in the block", "the gate's signal", "updates on trial"):
+    for heading in ("G1", "G6", "told in the block", "the gate's signal", "the reach beyond", "updates on trial"):
         assert heading in out
+    assert "They let in 100% of the wishes and 0% of the idle follow-ups." in out
     recipe = json.loads((tmp_path / "recipe.json").read_text())
-    assert recipe == {"name": "calibrated", "gate_nats": 3.0, "block_size": 2, "lr": 2e-4}
+    assert recipe == {"name": "calibrated", "gate_nats": 2.5, "reach_nats": 5.5, "block_size": 2, "lr": 2e-4}
     assert Recipe(**recipe).block_size == 2
+
+
+def test_a_recipe_without_reach_says_why(shell, finds, tmp_path):
+    finds(replace(USABLE, signals=tuple(replace(one, reaches=()) for one in USABLE.signals)))
+    out = " ".join(shell.raw("calibrate", "somebody/model", "--out", str(tmp_path / "recipe.json")).split())
+    assert "No reach_nats: the context has no room for a question, a follow-up and an answer" in out
+    assert "the reach beyond" not in out
+    recipe = json.loads((tmp_path / "recipe.json").read_text())
+    assert (recipe["gate_nats"], recipe["reach_nats"]) == (3.0, None)
+    assert Recipe(**recipe).reach_nats is None
 
 
 def test_an_unusable_model_is_exit_code_1_with_the_reason_and_leaves_no_file(shell, finds, tmp_path):

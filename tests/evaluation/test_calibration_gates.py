@@ -8,7 +8,7 @@ import pytest
 from personalize.evaluation.calibration.calibration import Calibration
 from personalize.evaluation.calibration.findings import Findings, FollowUpSignals, Together, Trial, WishRates
 from personalize.evaluation.calibration.gates import follows, gates, reasons, usable
-from personalize.evaluation.calibration.proposal import best_trial, block_size, first_rate, learning_rate, split
+from personalize.evaluation.calibration.proposal import best_trial, block_size, first_rate, learning_rate
 from personalize.learner import Recipe
 
 
@@ -28,12 +28,12 @@ GOOD = Findings(
     new_adapter_change=0.0,
     wishes=(rates("greeting first"), rates("bullet list"), rates("capital letters", told=0.1, win=0.5)),
     signals=(
-        FollowUpSignals("greeting first", True, (0.5, 0.7), (4.0, 6.0)),
-        FollowUpSignals("bullet list", True, (0.6,), (5.0,)),
-        FollowUpSignals("ok", False, (0.05,), (0.2,)),
-        FollowUpSignals("praise", False, (0.1,), (0.4,)),
-        FollowUpSignals("remark", False, (0.1,), (0.3,)),
-        FollowUpSignals("other question", False, (0.2,), (1.0,)),
+        FollowUpSignals("greeting first", True, (0.5, 0.7), (4.0, 6.0), (3.0, 8.0)),
+        FollowUpSignals("bullet list", True, (0.6,), (5.0,), (7.0,)),
+        FollowUpSignals("ok", False, (0.05,), (0.2,), (0.1,)),
+        FollowUpSignals("praise", False, (0.1,), (0.4,), (0.2,)),
+        FollowUpSignals("remark", False, (0.1,), (0.3,), (1.0,)),
+        FollowUpSignals("other question", False, (0.2,), (1.0,), (0.3,)),
     ),
     blamed_after_wish=(-1.0, -2.0, -0.5, -0.1, 0.2),
     blamed_after_praise=(0.1, -0.1),
@@ -49,10 +49,10 @@ def failed(findings: Findings) -> list[str]:
 
 def test_a_good_model_passes_and_its_settings_are_a_recipe():
     found = Calibration.of("somebody/model", "0" * 64, GOOD)
-    assert found.is_usable and found.reasons == ()
-    assert found.recipe == {"name": "calibrated", "gate_nats": 2.5, "block_size": 3, "lr": 2.4e-4}
+    assert found.is_usable and found.recipe is not None and found.reasons == ()
+    assert found.recipe == {"name": "calibrated", "gate_nats": 2.0, "reach_nats": 2.0, "block_size": 3, "lr": 2.4e-4}
     recipe = Recipe(**found.recipe)
-    assert (recipe.gate_nats, recipe.block_size, recipe.lr) == (2.5, 3, 2.4e-4)
+    assert (recipe.gate_nats, recipe.reach_nats, recipe.block_size, recipe.lr) == (2.0, 2.0, 3, 2.4e-4)
     assert {gate.verdict for gate in found.gates} == {"passed", "reported"}
 
 
@@ -66,7 +66,7 @@ def test_a_good_model_passes_and_its_settings_are_a_recipe():
         ({"wishes": (rates(told=0.1, win=0.5, asked=0.1),)}, "G4", "nothing to distil"),
         ({"wishes": (rates(told=0.1, win=0.5, asked=0.9),)}, "G4", "the hindsight block that it does not understand"),
         ({"blamed_after_wish": (-1.0, 1.0)}, "G5", "wrong tokens"),
-        ({"signals": (*GOOD.signals[:2], FollowUpSignals("ok", False, (0.5,), (5.5,)))}, "G6", "no threshold"),
+        ({"signals": (*GOOD.signals[:2], FollowUpSignals("ok", False, (0.5,), (5.5,), (7.5,)))}, "G6", "no threshold"),
         ({"trials": (trial(1e-4, 1.2),)}, "T", "no learning rate"),
         ({"trials": (trial(1e-4, 0.1, applied=3),)}, "T", "rejected_kl"),
     ],
@@ -101,25 +101,23 @@ def test_a_wish_must_win_and_hold():
     assert not follows(rates(told=0.49, win=0.7)) and not follows(rates(told=0.9, win=0.6))
 
 
-def test_the_threshold_tells_wishes_from_idle_follow_ups():
-    best = split([0.1, 0.2, 6.0], [1.0, 4.0, 5.0])
-    assert best is not None
-    assert (best.nats, best.caught, best.let_in) == (0.6, 1.0, pytest.approx(1 / 3))
-    assert best.power == pytest.approx(2 / 3)
+def test_a_model_whose_signal_tells_nothing_apart_passes_by_its_reach():
+    mixed = tuple(replace(one, signals=tuple(5.0 for _ in one.signals)) for one in GOOD.signals)
+    found = Calibration.of("somebody/model", "0" * 64, replace(GOOD, signals=mixed))
+    values = {gate.what: gate.value for gate in found.gates if gate.name == "G6"}
+    assert values["wishes above the signal's best threshold, less idle follow-ups"] == 0
+    assert values["wishes above the reach's best threshold, less idle follow-ups"] == 1
+    assert values["wishes that they let in, less idle follow-ups"] == 1
+    assert found.recipe is not None and (found.recipe["gate_nats"], found.recipe["reach_nats"]) == (2.5, 2.0)
 
 
-def test_of_equal_thresholds_the_one_in_the_widest_gap():
-    best = split([0.0, 1.0], [9.0, 10.0])
-    assert best is not None and best.nats == 5.0 and best.power == 1.0
-
-
-def test_without_signals_there_is_no_threshold():
-    assert split([], [1.0]) is None and split([1.0], []) is None and split([0.0], [0.0]) is None
-
-
-def test_signals_that_are_the_other_way_round_have_no_power():
-    best = split([5.0, 6.0], [0.1, 0.2])
-    assert best is not None and best.power <= 0
+def test_a_model_whose_reach_tells_nothing_apart_passes_by_its_signal():
+    same = tuple(replace(one, reaches=tuple(5.0 for _ in one.reaches)) for one in GOOD.signals)
+    found = Calibration.of("somebody/model", "0" * 64, replace(GOOD, signals=same))
+    assert found.is_usable and found.recipe is not None and found.thresholds is not None
+    assert (found.recipe["gate_nats"], found.recipe["reach_nats"]) == (2.5, None)
+    assert "hardly further" in found.thresholds.why_no_reach
+    assert Recipe(**found.recipe).reach_nats is None
 
 
 def test_a_block_ends_before_wishes_get_lost():
@@ -157,5 +155,13 @@ def test_json_holds_every_number_and_no_nan():
     again = json.loads(json.dumps(found, allow_nan=False))
     assert again["usable"] is True and again["recipe"]["block_size"] == 3
     assert again["findings"]["trials"][-1]["loss_last"] is None
-    assert again["findings"]["signals"]["greeting first"]["middle"] == 4.0
+    greeting = again["findings"]["signals"]["greeting first"]
+    assert greeting == {
+        "size": pytest.approx(0.6),
+        "signal": {"low": 4.0, "middle": 4.0, "high": 6.0},
+        "reach": {"low": 3.0, "middle": 3.0, "high": 8.0},
+    }
+    assert again["thresholds"] == {
+        "gate_nats": 2.0, "reach_nats": 2.0, "caught": 1.0, "let_in": 0.0, "why_no_reach": "",
+    }  # fmt: skip
     assert len(again["gates"]) == len(gates(findings)) and again["reasons"] == []

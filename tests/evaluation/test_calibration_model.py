@@ -16,12 +16,12 @@ from personalize.evaluation.calibration.preflight import Extent, measure
 from personalize.evaluation.calibration.sampling import Answer, Prompt, Sampler
 from personalize.evaluation.calibration.trials import FACTOR, try_rates
 from personalize.evaluation.calibration.wishes import IDLE, WISHES
-from personalize.learner import Recipe
+from personalize.learner import Recipe, probes
 from personalize.learner.lesson import row, told_row
 from personalize.model.base import BaseModel
 from personalize.model.loading import load_base
 from personalize.rendering import Renderer
-from personalize.types import Completion
+from personalize.types import Completion, Message
 from tests.templates import VOCAB_SIZE, plain_tokenizer, source, tokenizer
 
 SMALL = Extent(samples=2, max_tokens=12, lora=LoraSettings(r=2, lora_alpha=4))
@@ -167,7 +167,7 @@ def test_a_block_of_few_wishes_says_them_again_in_other_words():
 
 def test_every_kind_of_follow_up_is_read(obeying):
     assert {one.kind for one in obeying.signals} == {wish.name for wish in WISHES} | set(IDLE)
-    assert all(len(one.signals) == len(one.sizes) == 3 for one in obeying.signals)
+    assert all(len(one.signals) == len(one.sizes) == len(one.reaches) == 3 for one in obeying.signals)
     assert len(obeying.blamed_after_wish) == len(obeying.blamed_after_praise) == 3 * len(WISHES)
     assert any(gate.verdict != "not measured" for gate in gates(obeying) if gate.name == "G6")
 
@@ -196,6 +196,38 @@ def test_a_reading_is_that_of_a_hand_computation(base, answers, monkeypatch):
     monkeypatch.setattr(reading, "_MAX_NUMBERS", 1)
     alone = reading.read(base, turns)
     assert [one.signal for one in alone] == pytest.approx([one.signal for one in together], rel=1e-4)
+
+
+def greedily(base: BaseModel, prompt, max_tokens: int) -> list[int]:
+    """Return the stock model's likeliest reply, its end token included."""
+    assert base.renderer is not None
+    ids: list[int] = []
+    while len(ids) < max_tokens and not base.renderer.end_ids.intersection(ids):
+        with torch.no_grad():
+            ids.append(int(base.module(input_ids=torch.tensor([[*prompt, *ids]])).logits[0, -1].argmax()))
+    return ids
+
+
+def test_a_reach_is_that_of_a_hand_computation(base, monkeypatch):
+    monkeypatch.setattr(probes, "MAX_TOKENS", 12)
+    falls = {"shorter, please": [], "What is 7 plus 5?": []}
+    for question in base.probes:
+        messages = (Message("user", question),)
+        prompt = base.renderer.render(messages)
+        ids = greedily(base, prompt, 12)
+        at_ids = torch.arange(len(ids)), torch.tensor(ids)
+        for follow_up, found in falls.items():
+            told = log_probs(base, ids, base.renderer.render(messages, (follow_up,)))
+            found.append(float((log_probs(base, ids, prompt) - told)[at_ids].max()))
+    second_lowest = {follow_up: sorted(found)[1] for follow_up, found in falls.items()}
+    assert reading.reaches(base, [*falls, *falls]) == pytest.approx(second_lowest, abs=1e-3)
+    monkeypatch.setattr(reading, "_MAX_NUMBERS", 1)
+    assert reading.reaches(base, list(falls)) == pytest.approx(second_lowest, abs=1e-3)
+
+
+def test_without_room_for_its_questions_no_reach_is_measured(tmp_path):
+    short = load_base(make_model(tmp_path / "short", context=16), device="cpu")
+    assert reading.reaches(short, ["shorter, please"]) == {}
 
 
 def test_served_tokens_are_the_learners_best_and_others_are_not(base, answers):

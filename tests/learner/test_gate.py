@@ -2,9 +2,11 @@
 
 import torch
 
+from personalize.errors import ContextTooLong
+from personalize.learner import HindsightLearner, Recipe
 from personalize.learner.gate import hindsight_gap, next_block
 from personalize.types import Experience
-from tests.learner.conftest import experience
+from tests.learner.conftest import CharacterRenderer, Life, experience
 
 TOPICS = {"short": 0, "shorter": 0, "emoji": 1, "list": 2}
 
@@ -50,3 +52,20 @@ def test_gap_is_zero_for_nothing_new_and_large_for_a_change():
     gap = hindsight_gap(plain, changed)
     assert gap[0] > 2 and gap[1] == 0
     assert hindsight_gap(plain, plain).abs().max() == 0
+
+
+def test_a_full_block_of_long_follow_ups_makes_room_for_the_newest(base, tmp_path, monkeypatch):
+    """Told all at once, two of them that stand and the newest are beyond the context."""
+    plain = CharacterRenderer.render
+
+    def render(self, messages, follow_ups=()):
+        ids = plain(self, messages, follow_ups)
+        if len(ids) >= base.max_model_len:
+            raise ContextTooLong("no room")
+        return ids
+
+    monkeypatch.setattr(CharacterRenderer, "render", render)
+    life = Life(HindsightLearner(base, Recipe(gate_nats=None, block_size=2, rehearse=0, num_steps=1)), tmp_path)
+    blocks = [life.learn(experience(number, follow_up=str(number) * 150)).state.block for number in (1, 2, 3)]
+    assert blocks[1] == (f"{1:032x}", f"{2:032x}")
+    assert blocks[2] == (f"{2:032x}", f"{3:032x}")

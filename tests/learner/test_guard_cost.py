@@ -54,13 +54,13 @@ def shares(base, tmp_path, monkeypatch, recipe, length, count):
 @pytest.mark.parametrize(("length", "begin"), [(REPLY, 0), (4, 1)])
 def test_guards_take_a_quarter_of_an_update_at_most(base, tmp_path, monkeypatch, length, begin):
     """From the very first update on for a plain reply; for a reply of four tokens once there is a turn to replay."""
-    found = shares(base, tmp_path, monkeypatch, Recipe(gate_nats=None), length, 4)
+    found = shares(base, tmp_path, monkeypatch, Recipe(gate_nats=None, rehearse=0), length, 4)
     assert max(found[begin:]) <= 0.25
     assert found[-1] < found[0], "the more is replayed, the less the guards weigh"
 
 
 def test_they_do_not_grow_with_the_turns_that_are_replayed(base, tmp_path, monkeypatch):
-    learner = HindsightLearner(base, Recipe(gate_nats=None, replay=7))
+    learner = HindsightLearner(base, Recipe(gate_nats=None, replay=7, rehearse=0))
     assert learner.canaries.rows
     meter, life, spent = Meter(monkeypatch, learner), Life(learner, tmp_path), []
     for number in (1, 9, 17, 25):  # the same lengths each time

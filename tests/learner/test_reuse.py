@@ -11,7 +11,7 @@ from personalize.learner.prefixes import num_shared
 from personalize.model.base import BaseModel
 from tests.learner.conftest import Life, experience
 
-ONE = Recipe(gate_nats=None, replay=0, num_steps=1)
+ONE = Recipe(gate_nats=None, replay=0, rehearse=0, num_steps=1)
 
 
 @pytest.fixture
@@ -57,7 +57,11 @@ def test_a_prompt_is_read_once_by_the_parents_weights(base, tmp_path, passes):
 
 def test_the_guards_take_the_last_passs_word_for_the_weights_it_ran_on(base, tmp_path, passes, monkeypatch):
     """Two learners take the same one step; one of them then looks again, and finds that it is near enough."""
-    looks = replace(ONE, num_steps=2, enough_nats=1e9)
+    two = Life(HindsightLearner(base, replace(ONE, num_steps=2, enough_nats=0.0)), tmp_path / "two").learn(
+        experience(1)
+    )
+    per_reply = (two.metrics["loss_first"] + two.metrics["loss_last"]) / 2 * two.metrics["num_trained_tokens"]
+    looks = replace(ONE, num_steps=2, enough_nats=per_reply)  # the first step goes past it
     found, spent = [], []
     for recipe in (ONE, looks):
         learner = HindsightLearner(base, recipe)

@@ -50,7 +50,10 @@ def test_base_weights_stay_bit_identical(base, tmp_path):
     assert all(torch.equal(before[name], tensor) for name, tensor in base.module.state_dict().items())
 
 
-@pytest.mark.parametrize("recipe", [EVERY_TURN, PAPER, OFFICIAL_LIVE], ids=lambda recipe: recipe.name)
+REHEARSING = replace(EVERY_TURN, name="rehearsing", rehearse=1, rehearse_tokens=4)
+
+
+@pytest.mark.parametrize("recipe", [EVERY_TURN, REHEARSING, PAPER, OFFICIAL_LIVE], ids=lambda recipe: recipe.name)
 def test_together_equals_alone(base, tmp_path, recipe):
     """One pass for several users: the same adapters as each user trained alone.
 
@@ -77,7 +80,7 @@ def test_together_equals_alone(base, tmp_path, recipe):
 
 def test_fifty_steps_from_disk_equal_fifty_in_memory(base, tmp_path, monkeypatch):
     """Every step reloads weights and moments from the last version's folder, and loses not one bit by it."""
-    learner = HindsightLearner(base, Recipe(gate_nats=None, num_steps=1, replay=1, keep_moments=True))
+    learner = HindsightLearner(base, Recipe(gate_nats=None, num_steps=1, replay=1, rehearse=0, keep_moments=True))
     from_disk, in_memory = Life(learner, tmp_path / "disk"), Life(learner, tmp_path / "memory")
     for number in range(50):
         from_disk.learn(experience(number))
@@ -151,12 +154,12 @@ def test_a_quiet_turn_trains_under_the_standing_block(base, tmp_path):
     report = life.learn(experience(2))
     assert report.outcome is Outcome.APPLIED and report.state.block == (f"{1:032x}",)
     assert report.state.replay == (f"{1:032x}",), "a turn on which hindsight changes nothing is not worth a replay"
-    life.learner = HindsightLearner(base, Recipe(gate_nats=1e9, train_uninformative=False))
+    life.learner = HindsightLearner(base, Recipe(gate_nats=1e9, lapse_nats=None))
     assert life.learn(experience(3)).outcome is Outcome.SKIPPED_LOW_SIGNAL
 
 
 def test_steps_end_once_the_teacher_is_near_enough(base, tmp_path):
-    patient = Recipe(gate_nats=None, lr=1e-2, num_steps=64, replay=0, enough_nats=0.0)
+    patient = Recipe(gate_nats=None, lr=1e-2, num_steps=64, replay=0, rehearse=0, enough_nats=0.0)
     full = Life(HindsightLearner(base, patient), tmp_path / "full").learn(experience(1))
     report = Life(HindsightLearner(base, replace(patient, enough_nats=0.2)), tmp_path / "near").learn(experience(1))
     assert full.metrics["num_steps"] == 64
@@ -166,20 +169,21 @@ def test_steps_end_once_the_teacher_is_near_enough(base, tmp_path):
 
 
 def test_who_answers_as_the_teacher_would_is_left_alone(base, tmp_path):
-    easy = replace(EVERY_TURN, enough_nats=1e6)
-    life = Life(HindsightLearner(base, easy), tmp_path)
+    life = Life(HindsightLearner(base, EVERY_TURN), tmp_path)
     first = life.learn(experience(1))
-    assert first.outcome is Outcome.APPLIED and first.metrics["num_steps"] == 1, "what joins the block is worth a step"
-    life.learner = HindsightLearner(base, replace(easy, gate_nats=1e9))
-    report = life.learn(experience(2))
-    assert report.outcome is Outcome.SKIPPED_LOW_SIGNAL
-    assert report.tensors is None and report.metrics["num_steps"] == 0
-    assert report.state == first.state
+    assert first.outcome is Outcome.APPLIED
+    for number, gate_nats in ((2, None), (3, 1e9)):
+        life.learner = HindsightLearner(base, replace(EVERY_TURN, gate_nats=gate_nats, enough_nats=1e6))
+        report = life.learn(experience(number))
+        assert report.outcome is Outcome.SKIPPED_LOW_SIGNAL
+        assert report.tensors is None and report.metrics["num_steps"] == 0
+        assert report.state == first.state
 
 
 def test_everybody_ends_alone(base, tmp_path):
     """One user is done long before another in the same pass; both get what they would get alone."""
-    learner = HindsightLearner(base, Recipe(gate_nats=None, lr=1e-2, num_steps=24, replay=0, enough_nats=0.4, eps=1e-3))
+    recipe = Recipe(gate_nats=None, lr=1e-2, num_steps=24, replay=0, rehearse=0, enough_nats=0.4, eps=1e-3)
+    learner = HindsightLearner(base, recipe)
     turns = [experience(user, follow_up="x" * (1 + 3 * user)) for user in range(3)]
     alone = [Life(learner, tmp_path / "alone", user) for user in range(3)]
     reports = [life.learn(turn) for life, turn in zip(alone, turns, strict=True)]
@@ -275,7 +279,9 @@ def test_an_abandoned_update_leaves_no_trace(base, tmp_path):
 @pytest.mark.parametrize("objective", ["forward_kl", "reverse_kl", "top_k", "sampled"])
 @pytest.mark.parametrize("teacher", ["base", "live", "scaled"])
 def test_every_arm_runs_and_moves(base, tmp_path, objective, teacher):
-    recipe = Recipe(objective=objective, teacher=teacher, gate_nats=None, replay=1, num_steps=2)
+    recipe = Recipe(
+        objective=objective, teacher=teacher, gate_nats=None, replay=1, rehearse=1, rehearse_tokens=4, num_steps=2
+    )
     life = Life(HindsightLearner(base, recipe), tmp_path)
     for number in (1, 2):
         report = life.learn(experience(number))

@@ -8,6 +8,7 @@ from typing import Any
 from personalize.evaluation.calibration.findings import Findings, summary
 from personalize.evaluation.calibration.gates import Gate, gates, reasons, usable
 from personalize.evaluation.calibration.proposal import recipe_settings
+from personalize.evaluation.calibration.thresholds import Thresholds, thresholds
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +39,19 @@ class Calibration:
         return self.recipe is not None
 
     @property
+    def thresholds(self) -> Thresholds | None:
+        """What lets a follow-up into the block, and how well; None where no signal was measured."""
+        return thresholds(self.findings)
+
+    @property
     def reasons(self) -> tuple[str, ...]:
         """Why not; empty for a usable model."""
         return reasons(self.gates)
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything as plain values; signals as their quartiles."""
+        """Return everything as plain values; signals and reaches as their quartiles."""
         findings = asdict(self.findings)
-        findings["signals"] = summary(self.findings)
+        findings["signals"] = {kind: asdict(one) for kind, one in summary(self.findings).items()}
         whole = {
             "model": self.model,
             "base_digest": self.base_digest,
@@ -53,6 +59,7 @@ class Calibration:
             "reasons": list(self.reasons),
             "gates": [asdict(gate) for gate in self.gates],
             "findings": findings,
+            "thresholds": None if self.thresholds is None else asdict(self.thresholds),
             "recipe": None if self.recipe is None else dict(self.recipe),
         }
         return {name: _plain(value) for name, value in whole.items()}

@@ -1,6 +1,6 @@
 """Everything that was measured, as plain numbers; what was not reached is missing, never made up."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -34,12 +34,15 @@ class FollowUpSignals:
         is_wish: whether there was something to learn.
         sizes: mean |A| of every reply, in nats.
         signals: what the gate sees of every reply, in nats.
+        reaches: how far the follow-up after every reply moves answers to other questions, in nats, infinity where it
+            leaves no room for them; empty where no reach could be measured.
     """
 
     kind: str
     is_wish: bool
     sizes: tuple[float, ...]
     signals: tuple[float, ...]
+    reaches: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,21 +124,50 @@ class Findings:
         """Return the gate's signals of all wishes, or of everything else."""
         return tuple(signal for one in self.signals if one.is_wish is wishes for signal in one.signals)
 
+    def reaches(self, *, wishes: bool) -> tuple[float, ...]:
+        """Return the reach of all wishes, or of everything else, in the order of ``gate_signals``."""
+        return tuple(reach for one in self.signals if one.is_wish is wishes for reach in one.reaches)
+
 
 def mean(values: tuple[float, ...]) -> float | None:
     """Return the mean, or None of nothing."""
     return fmean(values) if values else None
 
 
-def summary(findings: Findings) -> Mapping[str, Mapping[str, float]]:
-    """Return, kind -> mean |A| and the quartiles of the gate's signal, for every kind of follow-up that was read."""
-    return {one.kind: _spread(one) for one in findings.signals if one.signals}
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Quartiles, in nats."""
+
+    low: float
+    middle: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread | None":
+        """Return those of ``values``, or None of nothing."""
+        ordered = sorted(values)
+        return cls(*(ordered[round(share * (len(ordered) - 1))] for share in (0.25, 0.5, 0.75))) if ordered else None
 
 
-def _spread(one: FollowUpSignals) -> Mapping[str, float]:
-    ordered = sorted(one.signals)
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What one kind of follow-up did.
 
-    def at(share: float) -> float:
-        return ordered[round(share * (len(ordered) - 1))]
+    Attributes:
+        size: mean |A|.
+        reach: None where it could not be measured.
+    """
 
-    return {"size": fmean(one.sizes), "low": at(0.25), "middle": at(0.5), "high": at(0.75)}
+    size: float
+    signal: Spread
+    reach: Spread | None
+
+
+def summary(findings: Findings) -> Mapping[str, Summary]:
+    """Return kind -> its numbers, for every kind of follow-up that was read."""
+    spreads = ((one, Spread.of(one.signals)) for one in findings.signals)
+    return {
+        one.kind: Summary(fmean(one.sizes), signal, Spread.of(one.reaches))
+        for one, signal in spreads
+        if signal is not None
+    }

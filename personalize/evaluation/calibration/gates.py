@@ -11,7 +11,8 @@ from statistics import fmean
 from typing import Literal
 
 from personalize.evaluation.calibration.findings import Findings, WishRates, mean
-from personalize.evaluation.calibration.proposal import best_trial, split
+from personalize.evaluation.calibration.proposal import best_trial
+from personalize.evaluation.calibration.thresholds import MIN_POWER, split, thresholds
 from personalize.evaluation.calibration.wishes import EMPTY, UNRELATED
 
 Verdict = Literal["passed", "failed", "not measured", "reported"]
@@ -24,7 +25,6 @@ MIN_FOLLOWED = 0.5
 MIN_ASKED = 0.8
 MIN_SIGNS = 0.8
 MAX_IDLE_RATIO = 0.5
-MIN_POWER = 0.5
 MIN_FALL = 0.1
 
 
@@ -61,7 +61,7 @@ def follows(rates: WishRates) -> bool:
 
 def gates(findings: Findings) -> tuple[Gate, ...]:
     """Return every gate, in the order in which they are measured."""
-    return (*_plumbing(findings), *_usefulness(findings), *_signals(findings), _trials(findings))
+    return (*_plumbing(findings), *_usefulness(findings), *_signals(findings), *_entry(findings), _trials(findings))
 
 
 def usable(verdicts: Sequence[Gate]) -> bool:
@@ -129,7 +129,6 @@ def _not_followed(asked: float | None) -> str:
 def _signals(f: Findings) -> tuple[Gate, ...]:
     related, unrelated = mean(f.sizes()), mean(f.sizes(*UNRELATED))
     ratio = unrelated / related if unrelated is not None and related else None
-    best = split(f.gate_signals(wishes=False), f.gate_signals(wishes=True))
     return (
         _reported("G3", f"mean |A| after {EMPTY!r}, nats", mean(f.sizes(EMPTY))),
         _at_least(
@@ -145,10 +144,22 @@ def _signals(f: Findings) -> tuple[Gate, ...]:
             "G6", "mean |A| after remarks and other questions, relative to wishes", ratio, MAX_IDLE_RATIO,
             "what has nothing to do with its reply moves it too", required=False,
         ),
+    )  # fmt: skip
+
+
+def _entry(f: Findings) -> tuple[Gate, ...]:
+    signal = split(f.gate_signals(wishes=False), f.gate_signals(wishes=True))
+    reach = split(f.reaches(wishes=False), f.reaches(wishes=True))
+    both = thresholds(f)
+    return (
+        _reported("G6", "wishes above the signal's best threshold, less idle follow-ups", signal and signal.power),
+        _reported("G6", "wishes above the reach's best threshold, less idle follow-ups", reach and reach.power),
+        _reported("G6", "wishes that the proposed thresholds let in", both and both.caught),
+        _reported("G6", "idle follow-ups that they let in", both and both.let_in),
         _at_least(
-            "G6", "wishes above the best threshold, less idle follow-ups above it", best and best.power, MIN_POWER,
-            "idle follow-ups move it as much as wishes do: no threshold keeps praise and small talk out of the block, "
-            "where they would undo what was learned",
+            "G6", "wishes that they let in, less idle follow-ups", both and both.power, MIN_POWER,
+            "idle follow-ups move it as much as wishes do, in their own reply and beyond it: no threshold keeps praise "
+            "and small talk out of the block, where they would undo what was learned",
         ),
     )  # fmt: skip
 

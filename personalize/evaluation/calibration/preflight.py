@@ -7,16 +7,16 @@ from statistics import fmean
 from personalize.config import LoraSettings
 from personalize.errors import ContextTooLong, InvalidParameter
 from personalize.evaluation.calibration import reading, template
-from personalize.evaluation.calibration.findings import Findings, FollowUpSignals, Together, WishRates
+from personalize.evaluation.calibration.findings import Findings, Together, WishRates
+from personalize.evaluation.calibration.follow_ups import complain, different, read_follow_ups
 from personalize.evaluation.calibration.gates import follows, gates
 from personalize.evaluation.calibration.proposal import first_rate
 from personalize.evaluation.calibration.questions import question
 from personalize.evaluation.calibration.sampling import Answer, Prompt, Sampler
 from personalize.evaluation.calibration.trials import try_rates
-from personalize.evaluation.calibration.wishes import IDLE, WISHES, Wish, together
+from personalize.evaluation.calibration.wishes import WISHES, Wish, said, together
 from personalize.learner.recipe import Recipe
 from personalize.model.base import BaseModel
-from personalize.types import Experience
 
 Note = Callable[[str], None]
 NUM_GREEDY, GREEDY_TOKENS = 4, 32
@@ -47,20 +47,6 @@ class Extent:
                 raise InvalidParameter(name, value, f"{low} to {high}")
 
 
-@dataclass(frozen=True, slots=True)
-class Complaint:
-    """A wish, told about a reply that lacks it.
-
-    Attributes:
-        place: of the reply among the plain ones.
-    """
-
-    wish: Wish
-    place: int
-    answer: Answer
-    turn: Experience
-
-
 def measure(base: BaseModel, extent: Extent, note: Note = lambda text: None) -> Findings:
     """Return what could be measured of ``base`` before a required gate failed.
 
@@ -84,12 +70,12 @@ def measure(base: BaseModel, extent: Extent, note: Note = lambda text: None) -> 
     if _stopped(found):
         return found
     note("signals of follow-ups")
-    complaints = _complaints(plain, _followed(found))
-    found = _read(base, found, plain, complaints)
+    complaints = complain(plain, _followed(found))
+    found = read_follow_ups(base, found, plain, complaints)
     if _stopped(found) or not complaints:
         return found
     note("updates on trial")
-    turns = _spread(complaints, NUM_TRIAL_TURNS)
+    turns = different(complaints, NUM_TRIAL_TURNS)
     gain = reading.layer_gain(base)
     first = first_rate(gain, extent.lora.lora_alpha)
     return replace(found, layer_gain=gain, trials=tuple(try_rates(base, extent.recipe, extent.lora, turns, first)))
@@ -142,7 +128,7 @@ def _readable(answers: Sequence[Answer]) -> tuple[Answer, ...]:
 
 def _rates(sampler: Sampler, wish: Wish, plain: Sequence[Answer]) -> WishRates:
     questions = [answer.prompt.question for answer in plain]
-    told = [Prompt(text, (_said(wish, number),)) for number, text in enumerate(questions)]
+    told = [Prompt(text, (said(wish, number),)) for number, text in enumerate(questions)]
     asked = [Prompt(f"{text} {wish.asked}") for text in questions]
     answers = sampler.replies([*told, *asked])
     in_plain, in_told, in_asked = (
@@ -182,68 +168,4 @@ def _choices(wishes: Sequence[Wish], size: int) -> list[tuple[Wish, ...]]:
 def _block(choice: tuple[Wish, ...], size: int, number: int) -> tuple[str, ...]:
     """Return ``size`` follow-ups that state these wishes in turn, in other words each time."""
     turned = choice[number % len(choice) :] + choice[: number % len(choice)]
-    return tuple(_said(turned[place % len(turned)], number + place // len(turned)) for place in range(size))
-
-
-def _said(wish: Wish, number: int) -> str:
-    return wish.said[number % len(wish.said)]
-
-
-# --- readings --------------------------------------------------------------------------------------------------------
-
-
-def _complaints(plain: Sequence[Answer], wishes: Sequence[Wish]) -> tuple[Complaint, ...]:
-    """Let every wish be told about every plain reply that lacks it."""
-    lacking = [
-        (wish, place, answer)
-        for wish in wishes
-        for place, answer in enumerate(plain)
-        if answer.trained_ids and not wish.holds(answer.text)
-    ]
-    return tuple(
-        Complaint(wish, place, answer, answer.followed_by(_said(wish, place), number))
-        for number, (wish, place, answer) in enumerate(lacking)
-    )
-
-
-def _read(base: BaseModel, found: Findings, plain: Sequence[Answer], complaints: Sequence[Complaint]) -> Findings:
-    readings = reading.read(base, [complaint.turn for complaint in complaints])
-    idle = {kind: _idle(base, plain, texts) for kind, texts in IDLE.items()}
-    blamed = [reading.blamed(base, complaint.answer, complaint.wish.place) for complaint in complaints]
-    told = [_mean_at(one, tokens) for one, tokens in zip(readings, blamed, strict=True) if tokens]
-    praised = [
-        _mean_at(idle["praise"][complaint.place], tokens)
-        for complaint, tokens in zip(complaints, blamed, strict=True)
-        if tokens
-    ]
-    of_wishes: dict[str, list[reading.Reading]] = {}
-    for complaint, one in zip(complaints, readings, strict=True):
-        of_wishes.setdefault(complaint.wish.name, []).append(one)
-    signals = [_signals(name, True, ones) for name, ones in of_wishes.items()]
-    signals += [_signals(kind, False, list(ones.values())) for kind, ones in idle.items()]
-    return replace(found, signals=tuple(signals), blamed_after_wish=tuple(told), blamed_after_praise=tuple(praised))
-
-
-def _idle(base: BaseModel, plain: Sequence[Answer], texts: Sequence[str]) -> dict[int, reading.Reading]:
-    """Return place of the reply -> its reading with an idle follow-up."""
-    places = [place for place, answer in enumerate(plain) if answer.trained_ids]
-    turns = [plain[place].followed_by(texts[place % len(texts)], place) for place in places]
-    return dict(zip(places, reading.read(base, turns), strict=True))
-
-
-def _signals(kind: str, is_wish: bool, readings: Sequence[reading.Reading]) -> FollowUpSignals:
-    return FollowUpSignals(kind, is_wish, tuple(one.size for one in readings), tuple(one.signal for one in readings))
-
-
-def _mean_at(one: reading.Reading, tokens: Sequence[int]) -> float:
-    return fmean(one.advantages[token] for token in tokens)
-
-
-def _spread(complaints: Sequence[Complaint], number: int) -> list[Experience]:
-    """Return at most ``number`` turns, of as many different wishes as there are."""
-    seen: dict[str, int] = {}
-    ranked = []
-    for complaint in complaints:
-        rank = seen[complaint.wish.name] = seen.get(complaint.wish.name, -1) + 1
-        ranked.append((rank, complaint.turn))
-    return [turn for _, turn in sorted(ranked, key=lambda one: one[0])[:number]]
+    return tuple(said(turned[place % len(turned)], number + place // len(turned)) for place in range(size))

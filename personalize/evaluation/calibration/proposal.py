@@ -1,12 +1,10 @@
 """Settings that fit a model, from what was measured on it. Pure: plain numbers in, plain numbers out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-from math import floor, log10
 from typing import Any
 
 from personalize.evaluation.calibration.findings import Findings, Together, Trial
+from personalize.evaluation.calibration.thresholds import short, thresholds
 
 ALPHA_LR = 1.5e-3
 """lora_alpha · lr with which trials begin, for layers of gain 1: what large pretrained models are taught with."""
@@ -16,38 +14,6 @@ ENOUGH_FALL = 0.5
 """One update that takes away half of the distance to its teacher is fast enough; more is not tried."""
 SHARE_OF_ALONE = 0.8
 """A block is not too long while the wishes in it hold at least this often, relative to each told alone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Split:
-    """A threshold on the gate's signal, in nats.
-
-    Attributes:
-        caught: share of the wishes at or above it.
-        let_in: share of the idle follow-ups at or above it.
-    """
-
-    nats: float
-    caught: float
-    let_in: float
-
-    @property
-    def power(self) -> float:
-        """1 tells all apart, 0 is chance."""
-        return self.caught - self.let_in
-
-
-def split(idle: Sequence[float], wishes: Sequence[float]) -> Split | None:
-    """Return the threshold that tells wishes from idle follow-ups best; None where either is missing.
-
-    Candidates lie in the middle between neighbouring signals; of equally good ones the one in the widest gap.
-    """
-    if not idle or not wishes:
-        return None
-    values = sorted({0.0, *idle, *wishes})
-    gaps = {_short((low + high) / 2, 3): high - low for low, high in pairwise(values)}
-    made = [Split(nats, _share_above(wishes, nats), _share_above(idle, nats)) for nats in gaps]
-    return max(made, key=lambda one: (one.power, gaps[one.nats]), default=None)
 
 
 def block_size(measured: Sequence[Together]) -> int:
@@ -63,7 +29,7 @@ def block_size(measured: Sequence[Together]) -> int:
 def first_rate(gain: float, lora_alpha: float) -> float:
     """Return the learning rate of the first trial: ``ALPHA_LR`` for layers that stretch their input by ``gain``."""
     low, high = GAINS
-    return _short(ALPHA_LR * min(max(gain, low), high) / lora_alpha)
+    return short(ALPHA_LR * min(max(gain, low), high) / lora_alpha)
 
 
 def enough(trial: Trial) -> bool:
@@ -96,22 +62,14 @@ def learning_rate(trials: Sequence[Trial]) -> float | None:
 
 def recipe_settings(findings: Findings) -> Mapping[str, Any] | None:
     """Return the fields of a ``Recipe`` that these findings settle, with a name; None where one is not settled."""
-    gate = split(findings.gate_signals(wishes=False), findings.gate_signals(wishes=True))
+    entry = thresholds(findings)
     lr = learning_rate(findings.trials)
-    if gate is None or lr is None:
+    if entry is None or lr is None:
         return None
     return {
         "name": "calibrated",
-        "gate_nats": gate.nats,
+        "gate_nats": entry.gate_nats,
+        "reach_nats": entry.reach_nats,
         "block_size": block_size(findings.together),
-        "lr": _short(lr),
+        "lr": short(lr),
     }
-
-
-def _share_above(values: Sequence[float], nats: float) -> float:
-    return sum(value >= nats for value in values) / len(values)
-
-
-def _short(value: float, digits: int = 2) -> float:
-    """Round to ``digits`` significant digits."""
-    return round(value, digits - 1 - floor(log10(abs(value)))) if value else 0.0

@@ -3,7 +3,7 @@
 Shape letters: N trained positions of all replies, V vocabulary.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from personalize.config import LoraSettings
+from personalize.errors import ContextTooLong
 from personalize.evaluation.calibration.sampling import Answer
 from personalize.evaluation.calibration.wishes import Place, first_sentence_end
 from personalize.learner.batch import collate
 from personalize.learner.gate import hindsight_gap
 from personalize.learner.lesson import row, told_row
 from personalize.learner.passes import reply_log_probs
+from personalize.learner.probes import Probes
 from personalize.model.base import BaseModel
 from personalize.model.folder import new_adapter
 from personalize.model.rows import AdapterRows
@@ -72,6 +74,22 @@ def _portions(base: BaseModel, experiences: Sequence[Experience]) -> Iterator[Se
     longest = max((len(turn.completion_ids) for turn in experiences), default=1)
     size = max(1, _MAX_NUMBERS // (base.vocab_size * longest))
     yield from (experiences[start : start + size] for start in range(0, len(experiences), size))
+
+
+def reaches(base: BaseModel, follow_ups: Sequence[str]) -> Mapping[str, float]:
+    """Return follow-up -> how far it moves the base's answers to other questions, in nats; see ``Probes.reach``.
+
+    Empty where the context is too short for those questions alone.
+    """
+    try:
+        probes = Probes.of(base)
+    except ContextTooLong:
+        return {}
+    texts = tuple(dict.fromkeys(follow_ups))
+    num_tokens = sum(len(row.completion_ids) for row in probes.rows)
+    size = max(1, _MAX_NUMBERS // (base.vocab_size * num_tokens))
+    found = [nats for start in range(0, len(texts), size) for nats in probes.reach(base, texts[start : start + size])]
+    return dict(zip(texts, found, strict=True))
 
 
 def agreement(base: BaseModel, greedy: Sequence[Answer]) -> float:

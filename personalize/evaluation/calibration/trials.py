@@ -31,7 +31,7 @@ def try_rates(
     """
     learner, lr = HindsightLearner(base, lora=lora), first_lr
     for _ in range(MAX_TRIALS):
-        learner.recipe = replace(recipe, gate_nats=None, replay=0, lr=lr)
+        learner.recipe = replace(recipe, gate_nats=None, replay=0, rehearse=0, lr=lr)
         trial = _trial(lr, _update(learner, turns))
         yield trial
         if enough(trial) or not trial.is_sound:

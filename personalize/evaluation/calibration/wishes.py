@@ -129,6 +129,11 @@ IDLE: Mapping[str, tuple[str, ...]] = {
 UNRELATED = ("remark", "other question")
 
 
+def said(wish: Wish, number: int) -> str:
+    """Return what states the wish for the time ``number``; its wordings begin anew after the last."""
+    return wish.said[number % len(wish.said)]
+
+
 def together(wishes: Sequence[Wish], size: int) -> Iterator[tuple[Wish, ...]]:
     """Yield every choice of ``size`` of these wishes that one reply can fulfil."""
     for chosen in combinations(wishes, size):

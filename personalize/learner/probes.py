@@ -1,0 +1,111 @@
+"""Does a follow-up reach beyond the reply that it was given to?
+
+A wish about the manner ("shorter, please") would have changed nearly every reply. A new question, praise or a remark
+often moves its own reply as much as a wish does, yet nobody else's. So the base model is told the follow-up with a few
+questions of every day, and what counts is how implausible it then finds its own plain answers to them.
+
+A wish to go back to plain answers makes no plain answer implausible. It shows beside the wishes that it takes back:
+told those alone, the base finds its plain answers implausible, and told both it does no longer.
+
+On the embedded model's held-out wordings the two kinds lie a factor of ten apart (docs/decisions/0016).
+
+Shape letters: N tokens of all answers.
+"""
+
+import math
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from personalize.errors import ContextTooLong, TemplateError
+from personalize.learner.batch import Row
+from personalize.learner.greedy import finished, greedy_replies
+from personalize.learner.passes import token_log_probs
+from personalize.model.base import BaseModel
+from personalize.types import Message, Window
+
+NUM_QUESTIONS = 4
+"""Of the model's probes, the first ones."""
+MAX_TOKENS = 64
+"""Of one answer. A wish may show at the very end of a reply, such as a closing question."""
+SPARED = 1
+"""Answers that a wish may leave alone: one of four has perhaps nothing that it could change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """The base's own greedy answers to a few questions, and how plausible it finds their tokens.
+
+    Attributes:
+        questions: what is asked, each in a conversation of its own.
+        rows: question and answer.
+        base_N: the base's log-probability of every token.
+    """
+
+    questions: tuple[str, ...]
+    rows: tuple[Row, ...]
+    base_N: Tensor
+
+    @classmethod
+    def of(cls, base: BaseModel) -> Self:
+        """Ask ``base`` at once; see ``asking``."""
+        return finished(cls.asking(base))
+
+    @classmethod
+    def asking(cls, base: BaseModel) -> Generator[Window, None, Self]:
+        """Ask ``base``, which needs a renderer, the first of its ``probes``; yields after every pass.
+
+        Raises:
+            ContextTooLong: one of them leaves no room for a single token.
+        """
+        assert base.renderer is not None, "probes are asked through the chat template"
+        questions = base.probes[:NUM_QUESTIONS]
+        prompts = [base.renderer.render((Message("user", text),)) for text in questions]
+        replies = yield from greedy_replies(base, prompts, None, MAX_TOKENS)
+        rows = tuple(reply.row for reply in replies)
+        base_N = token_log_probs(base, rows)
+        yield Window()
+        return cls(questions, rows, base_N)
+
+    def reach(self, base: BaseModel, follow_ups: Sequence[str]) -> list[float]:
+        """Return for every follow-up what it does to other conversations, in nats.
+
+        That is the largest fall of any token's log-probability in an answer, once the model is told the follow-up; of
+        all answers the lowest such fall but ``SPARED``. A follow-up so long that a question has no room beside it, or
+        that the chat template refuses there, cannot be judged and is given the benefit of the doubt: infinity.
+        """
+        told = (self._told(base, [text]) for text in follow_ups)
+        return [math.inf if rows is None else self._moved(self.base_N - token_log_probs(base, rows)) for rows in told]
+
+    def reversal(self, base: BaseModel, standing: Sequence[str], follow_up: str) -> float:
+        """Return how far a follow-up takes back what earlier ones do to other conversations, in nats.
+
+        That is what ``reach`` is, but of the rises from the model that is told ``standing`` to the one that is told
+        both; of ``standing`` the newest that there is room for, and 0.0 where there is none.
+        """
+        for first in range(len(standing)):
+            before, both = (self._told(base, [*standing[first:], *more]) for more in ([], [follow_up]))
+            if before is not None and both is not None:
+                before_N, both_N = token_log_probs(base, (*before, *both)).chunk(2)
+                return self._moved(both_N - before_N)
+        return 0.0
+
+    def _moved(self, change_N: Tensor) -> float:
+        """Return the largest change of any token in an answer, of all answers the lowest but ``SPARED``."""
+        parts = change_N.split([len(row.completion_ids) for row in self.rows])
+        largest = torch.stack([part.max() for part in parts]).sort().values  # not a number is last
+        return float(largest[min(SPARED, len(largest) - 1)])
+
+    def _told(self, base: BaseModel, follow_ups: Sequence[str]) -> list[Row] | None:
+        """Return all answers under their questions with the follow-ups; None where that cannot be read."""
+        assert base.renderer is not None
+        try:
+            prompts = [base.renderer.render((Message("user", text),), follow_ups) for text in self.questions]
+        except (ContextTooLong, TemplateError):
+            return None
+        rows = [Row(ids, row.completion_ids, row.completion_mask) for ids, row in zip(prompts, self.rows, strict=True)]
+        fits = all(len(row.prompt_ids) + len(row.completion_ids) <= base.max_model_len for row in rows)
+        return rows if fits else None
