@@ -22,7 +22,7 @@ from personalize.service import Personalizer
 
 ECHO = "echo"
 """Name of the model that only repeats what it is told: it tries the wiring out, in no time."""
-CELLS_AT_ONCE = 16
+CELLS_AT_ONCE = 6
 ROWS = 64
 """Rows of the engine: measurements come in hundreds of prompts."""
 
