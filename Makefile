@@ -4,6 +4,7 @@
 # TORCH_INSTALL  how pip is asked for torch: any of pip's arguments, such as the index of CPU builds
 # MODEL, DEVICE  passed to `make study` and `make bench` where given
 # ARGS           more options of `make bench` and `make bench-full`
+# WORKERS        processes that share a study
 # NOISY          folder of the second checkpoint, for `make study`
 
 SHELL := /bin/bash
@@ -25,6 +26,8 @@ export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
 export TOKENIZERS_PARALLELISM := false
 export PYTHONUNBUFFERED := 1
 
+# On a CPU the embedded model learns fastest in one process with one thread per core.
+WORKERS ?= $(if $(MODEL)$(DEVICE),1,$(shell nproc 2>/dev/null || echo 1))
 STUDY_ARGS := $(if $(MODEL),--model $(MODEL)) $(if $(DEVICE),--device $(DEVICE))
 
 .PHONY: help venv demo test test-postgres check format accept bench bench-full bench-gpu study study-smoke study-full figures clean
@@ -86,16 +89,16 @@ bench-gpu: $(READY)
 	$(BIN)/python -m personalize.evaluation.bench.gpu --max-minutes 8 $(if $(DEVICE),--device $(DEVICE))
 
 study: $(READY)
-	$(BIN)/python -m personalize.evaluation.study --max-minutes 80 --figures . $(STUDY_ARGS)
+	$(BIN)/python -m personalize.evaluation.study --max-minutes 80 --workers $(WORKERS) --figures . $(STUDY_ARGS)
 	@test -z "$(STUDY_ARGS)" || exit 0; test -d "$(NOISY)" || { echo "no pocket-noisy in $(NOISY): its rows are not run"; exit 0; }; \
-	$(BIN)/python -m personalize.evaluation.study --size noisy --model "$(NOISY)" --max-minutes 15 --figures .
+	$(BIN)/python -m personalize.evaluation.study --size noisy --model "$(NOISY)" --max-minutes 15 --workers $(WORKERS) --figures .
 
 study-smoke: $(READY)
 	rm -rf runs/study-smoke
-	$(BIN)/python -m personalize.evaluation.study --size smoke --out runs/study-smoke/results.jsonl $(STUDY_ARGS)
+	$(BIN)/python -m personalize.evaluation.study --size smoke --workers $(WORKERS) --out runs/study-smoke/results.jsonl $(STUDY_ARGS)
 
 study-full: $(READY)
-	$(BIN)/python -m personalize.evaluation.study --size full --figures . $(STUDY_ARGS)
+	$(BIN)/python -m personalize.evaluation.study --size full --workers $(WORKERS) --figures . $(STUDY_ARGS)
 
 figures: $(READY)
 	$(BIN)/python scripts/figures.py

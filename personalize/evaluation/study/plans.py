@@ -42,7 +42,7 @@ class Extent:
 
 
 EXTENTS: dict[Size, Extent] = {
-    "smoke": Extent(2, 1, 8, 1, 1, 1, 1, prompts=6, shortened=2),
+    "smoke": Extent(2, 1, 5, 1, 1, 1, 1, prompts=6, shortened=1),
     "standard": Extent(8, 3, 64, 4, 2, 6, 1),
     "noisy": Extent(4, 2, 32, 4, 2, 0, 0, controls=UNLEARNING),
     "full": Extent(8, 3, 128, 8, 3, 8, 3, arms=tuple(name for name, arm in ARMS.items() if arm.trains)),
