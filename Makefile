@@ -28,7 +28,7 @@ export PYTHONUNBUFFERED := 1
 
 # On a CPU the embedded model learns fastest in one process with one thread per core.
 WORKERS ?= $(if $(MODEL)$(DEVICE),1,$(shell nproc 2>/dev/null || echo 1))
-STUDY_ARGS := $(if $(MODEL),--model $(MODEL)) $(if $(DEVICE),--device $(DEVICE))
+STUDY_ARGS := $(strip $(if $(MODEL),--model $(MODEL)) $(if $(DEVICE),--device $(DEVICE)))
 
 .PHONY: help venv demo test test-postgres check format accept bench bench-full bench-gpu study study-smoke study-full figures clean
 
