@@ -64,7 +64,7 @@ ARMS: Mapping[str, Arm] = {
         Arm("rolling-block-reverse", {"objective": "reverse_kl", "lr": 2e-3, "num_steps": 2, "replay": 3}),
         Arm("rolling-block-unrehearsed", {"rehearse": 0}),
         Arm("rolling-block-top-k", {"objective": "top_k"}),
-        Arm("rolling-block-sampled", {"objective": "sampled", "enough_nats": 0.0}),
+        Arm("rolling-block-sampled", {"objective": "sampled", "enough_nats": 0.0, "rehearse": 0}),
         Arm("scaled-adapter", {"teacher": "scaled"}),
         Arm("adapter-off", {"gate_nats": None, "block_size": 1, "replay": 0, "rehearse": 0, "num_steps": 1,
              "tolerance": None, "enough_nats": 0.0}),
