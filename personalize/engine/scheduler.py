@@ -20,6 +20,8 @@ from personalize.types import AdapterRef
 log = logging.getLogger(__name__)
 
 DRAIN_AFTER = 64
+MAX_PADDING = 1.25
+"""Most tokens of a prefill, padding included, for every token that somebody asked for."""
 
 
 class Scheduler:
@@ -75,17 +77,25 @@ class Scheduler:
         return failed
 
     def prompts(self) -> list[Sequence]:
-        """Return the sequences whose prompts make up the next prefill: several whole ones, or one that needs chunks."""
+        """Return the sequences whose prompts make up the next prefill: several whole ones, or one that needs chunks.
+
+        The oldest is always among them; those that are much shorter or longer wait for a forward of their own, which
+        costs less than the padding would.
+        """
         pending = sorted(self.running(Phase.PREFILL), key=lambda s: s.arrival)
         if not pending or self._needs_chunks(pending[0]):
             return pending[:1]
         chosen: list[Sequence] = []
-        longest = 0
+        longest, num_tokens = 0, 0
         for sequence in pending:
-            longest = max(longest, len(sequence.prompt_ids))
-            if self._needs_chunks(sequence) or longest * (len(chosen) + 1) > self.max_batched_tokens:
-                break
+            if self._needs_chunks(sequence):
+                continue
+            length = len(sequence.prompt_ids)
+            padded = max(longest, length) * (len(chosen) + 1)
+            if padded > self.max_batched_tokens or padded > MAX_PADDING * (num_tokens + length):
+                continue
             chosen.append(sequence)
+            longest, num_tokens = max(longest, length), num_tokens + length
         return chosen
 
     def leave(self, sequence: Sequence) -> None:

@@ -194,3 +194,17 @@ def test_a_warm_version_is_there_before_its_first_request(tmp_path):
     assert ref.name in engine.bank
     engine.unload(ref.name)
     assert ref.name not in engine.bank
+
+
+def test_prompts_of_much_other_lengths_are_not_padded_to_each_other(monkeypatch):
+    engine = engine_for(tiny_base("llama"), max_num_seqs=8)
+    lengths, read = (20, 4, 19, 5, 20, 4), []
+    for number, length in enumerate(lengths):
+        engine.add(request(prompt(length, number), name=f"r{number}", max_tokens=1))
+    prefill = engine.runner.prefill
+    monkeypatch.setattr(
+        engine.runner, "prefill", lambda some: (read.append([len(s.prompt_ids) for s in some]), prefill(some))[1]
+    )
+    results = drain(engine)
+    assert read == [[20, 19, 20], [4, 5, 4]], "the oldest prompt comes first, with those it costs little to pad"
+    assert len(results) == len(lengths)
