@@ -27,32 +27,31 @@ Prompts = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 def rehearse(base: BaseModel, pupils: Sequence[Pupil], recipe: Recipe) -> Generator[Window, None, None]:
-    """Give every pupil its ``rehearsals``; yields after every pass.
+    """Give every pupil its ``rehearsals``, all answered in one batch; yields after every pass."""
+    asked = [(pupil, one) for pupil in pupils for one in _prompts(base, pupil, recipe)]
+    if not asked:
+        return
+    answers = yield from greedy_replies(base, [told for _, (_, told) in asked], None, recipe.rehearse_tokens)
+    for (pupil, (plain, _)), answer in zip(asked, answers, strict=True):
+        if answer.token_ids:
+            pupil.rehearsals += (_exercise(pupil.lesson.user_id, plain, answer),)
 
-    Each pupil is answered in a batch of its own, so that its answers do not depend on who else learns at that moment.
+
+def _prompts(base: BaseModel, pupil: Pupil, recipe: Recipe) -> list[Prompts]:
+    """Return some of the base's questions, others for every turn and the same ones for the same turn.
+
+    Those are left out that leave no room for a whole answer: in a batch they would cut everybody's short.
     """
-    for pupil in pupils:
-        prompts = _prompts(base, pupil, recipe.rehearse)
-        if not prompts:
-            continue
-        answers = yield from greedy_replies(base, [told for _, told in prompts], None, recipe.rehearse_tokens)
-        pupil.rehearsals = tuple(
-            _exercise(pupil.lesson.user_id, plain, answer)
-            for (plain, _), answer in zip(prompts, answers, strict=True)
-            if answer.token_ids
-        )
-
-
-def _prompts(base: BaseModel, pupil: Pupil, count: int) -> list[Prompts]:
-    """Return ``count`` of the base's questions, others for every turn, the same ones for the same turn."""
-    drawn = random.Random(pupil.lesson.experience.turn_id).sample(base.probes, min(count, len(base.probes)))
+    count = min(recipe.rehearse, len(base.probes))
+    drawn = random.Random(pupil.lesson.experience.turn_id).sample(base.probes, count)
     system = [message for message in pupil.lesson.experience.messages if message.role == "system"]
     found = (_prompt(base, (*system, Message("user", text)), pupil) for text in drawn)
-    return [one for one in found if one is not None]
+    room = base.max_model_len - recipe.rehearse_tokens
+    return [one for one in found if one is not None and len(one[1]) <= room]
 
 
 def _prompt(base: BaseModel, messages: tuple[Message, ...], pupil: Pupil) -> Prompts | None:
-    """Return one question with and without the block; None where there is no room for it, or no way to put it."""
+    """Return one question with and without the block; None where it does not fit or cannot be put."""
     assert base.renderer is not None, "learning needs a tokenizer and a chat template"
     try:
         told = base.renderer.render(messages, [turn.follow_up for turn in pupil.block])

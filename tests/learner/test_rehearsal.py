@@ -99,6 +99,13 @@ def test_a_question_that_cannot_be_put_is_left_out(base, monkeypatch, error):
     assert len(pupil.rehearsals) == len(base.probes) - 1
 
 
+def test_a_question_without_room_for_a_whole_answer_is_left_out(base):
+    long, short = (pupil_of(base, experience(n, "x" * length)) for n, length in ((1, 350), (2, 3)))
+    rehearsed(base, long, short, recipe=replace(RECIPE, rehearse_tokens=150))
+    assert base.max_model_len == 512 and not long.rehearsals
+    assert len(short.rehearsals) == 3 and all(len(one.student.completion_ids) > 7 for one in short.rehearsals)
+
+
 def test_without_a_single_question_an_update_goes_on(base, monkeypatch, tmp_path):
     class Refusing(CharacterRenderer):
         def render(self, messages, follow_ups=()):
