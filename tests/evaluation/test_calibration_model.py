@@ -211,7 +211,7 @@ def greedily(base: BaseModel, prompt, max_tokens: int) -> list[int]:
 def test_a_reach_is_that_of_a_hand_computation(base, monkeypatch):
     monkeypatch.setattr(probes, "MAX_TOKENS", 12)
     falls = {"shorter, please": [], "What is 7 plus 5?": []}
-    for question in base.probes:
+    for question in base.probes[: probes.NUM_QUESTIONS]:
         messages = (Message("user", question),)
         prompt = base.renderer.render(messages)
         ids = greedily(base, prompt, 12)
