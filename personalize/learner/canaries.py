@@ -13,12 +13,12 @@ from typing import Self
 from torch import Tensor
 
 from personalize.learner.batch import Row
-from personalize.learner.greedy import finished, greedy_replies
+from personalize.learner.greedy import finished, plain_answers
 from personalize.learner.passes import token_log_probs
 from personalize.model.base import BaseModel
 from personalize.model.lora import LoraTensors
 from personalize.model.rows import AdapterRows
-from personalize.types import Message, Window
+from personalize.types import Window
 
 QUESTIONS = ("What is 2 plus 3?", "Thank you!", "Tell me about water.", "Can you help me?")
 TOKENS_EACH = 16
@@ -47,12 +47,7 @@ class Canaries:
     @classmethod
     def asking(cls, base: BaseModel) -> Generator[Window, None, Self]:
         """Ask ``base``, which needs a renderer; yields after every pass."""
-        assert base.renderer is not None, "canaries are asked through the chat template"
-        prompts = [base.renderer.render((Message("user", text),)) for text in QUESTIONS]
-        replies = yield from greedy_replies(base, prompts, None, TOKENS_EACH)
-        rows = tuple(reply.row for reply in replies)
-        base_N = token_log_probs(base, rows)
-        yield Window()
+        rows, base_N = yield from plain_answers(base, QUESTIONS, TOKENS_EACH)
         return cls(rows, base_N)
 
     def lost(self, base: BaseModel, adapters: Sequence[LoraTensors]) -> list[float]:

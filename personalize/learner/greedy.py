@@ -14,10 +14,11 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from personalize.learner.batch import Row
+from personalize.learner.passes import token_log_probs
 from personalize.model.base import BaseModel
 from personalize.model.lora import LoraTensors
 from personalize.model.rows import AdapterRows
-from personalize.types import Window
+from personalize.types import Message, Window
 
 T = TypeVar("T")
 
@@ -76,6 +77,26 @@ def greedy_replies(
             break
         reading.append(token_B)
     return replies
+
+
+def plain_answers(
+    base: BaseModel, questions: Sequence[str], max_tokens: int
+) -> Generator[Window, None, tuple[tuple[Row, ...], Tensor]]:
+    """Ask the base ``questions``, each in a conversation of its own; yields after every pass.
+
+    Returns:
+        Question and greedy answer of each, and the base's log-probabilities [N] of all the answers' N tokens.
+
+    Raises:
+        ContextTooLong: a question leaves no room for a single token.
+    """
+    assert base.renderer is not None, "questions are asked through the chat template"
+    prompts = [base.renderer.render((Message("user", text),)) for text in questions]
+    replies = yield from greedy_replies(base, prompts, None, max_tokens)
+    rows = tuple(reply.row for reply in replies)
+    base_N = token_log_probs(base, rows)
+    yield Window()
+    return rows, base_N
 
 
 def finished(work: Generator[Window, None, T]) -> T:

@@ -3,14 +3,16 @@
 Paper: "Aligning Language Models from User Interactions", arXiv 2603.12273. Score a reply's own tokens with and without
 the user's next message in the prompt, and move the policy by the difference.
 
-Method: (1) *gate*: does the follow-up move the live model's reply at all? (2) *block*: what passed joins a small
-rolling block of the user's own follow-ups; (3) *teacher*: a model that is told the block scores the new reply and a few
-earlier ones; (4) at most K steps of Adam on the divergence, until it is small; (5) *guards*.
+Method: (1) *gate*: is the follow-up a wish, that is, would it have changed answers to other questions? (2) *block*:
+what passed joins a small rolling block of the user's own follow-ups; (3) *teacher*: a model that is told the block
+scores the new reply, a few earlier ones, and its own answers to a few everyday questions (*rehearsals*); (4) at most K
+steps of Adam on the divergence of each, until it is small; (5) *guards*.
 
 Deviations from the paper, each by default and each undone by `recipe.PAPER`: the teacher is the base model (a live one
 has no interior fixed point and collapses over hundreds of turns), it is told a rolling block (else a base teacher
 un-learns what the newest follow-up does not mention), the loss is a full-vocabulary KL (a sampled token is noisy at
-batch 1), a gate (Adam's first step has full size however small the signal), replay. Evidence: docs/decisions.
+batch 1), a gate (Adam's first step has full size however small the signal), replay, rehearsals.
+Evidence: docs/decisions.
 
 Shape letters: N trained positions, V vocabulary.
 """

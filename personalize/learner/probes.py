@@ -22,7 +22,7 @@ from torch import Tensor
 
 from personalize.errors import ContextTooLong, TemplateError
 from personalize.learner.batch import Row
-from personalize.learner.greedy import finished, greedy_replies
+from personalize.learner.greedy import finished, plain_answers
 from personalize.learner.passes import token_log_probs
 from personalize.model.base import BaseModel
 from personalize.types import Message, Window
@@ -61,13 +61,8 @@ class Probes:
         Raises:
             ContextTooLong: one of them leaves no room for a single token.
         """
-        assert base.renderer is not None, "probes are asked through the chat template"
         questions = base.probes[:NUM_QUESTIONS]
-        prompts = [base.renderer.render((Message("user", text),)) for text in questions]
-        replies = yield from greedy_replies(base, prompts, None, MAX_TOKENS)
-        rows = tuple(reply.row for reply in replies)
-        base_N = token_log_probs(base, rows)
-        yield Window()
+        rows, base_N = yield from plain_answers(base, questions, MAX_TOKENS)
         return cls(questions, rows, base_N)
 
     def reach(self, base: BaseModel, follow_ups: Sequence[str]) -> list[float]:

@@ -1,6 +1,6 @@
 """What the two classes of guards say of a built collapse."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from personalize.evaluation.guard_bench.driving import Collapse
 from personalize.functional import reverse_kl
 from personalize.learner.batch import collate
 from personalize.learner.canaries import Canaries
+from personalize.learner.greedy import finished
 from personalize.learner.guards import delta_norm, judge
 from personalize.learner.passes import reply_log_probs
 from personalize.learner.recipe import Recipe
@@ -19,7 +20,7 @@ from personalize.model.base import BaseModel
 from personalize.model.folder import new_adapter
 from personalize.model.lora import LoraTensors
 from personalize.model.rows import AdapterRows
-from personalize.types import AdapterRef, Outcome, Review, ReviewRequest, Window
+from personalize.types import AdapterRef, Outcome, ReviewRequest
 
 PREFIX = "review_"
 _NOWHERE = AdapterRef(f"u_{0:032x}@1-{0:016x}", "/nowhere")
@@ -36,7 +37,7 @@ class Jury:
         """Build one collapse and return what the guards measure of it."""
         collapse = KINDS[kind].build(self.base, seed)
         fresh = new_adapter(self.base, LoraSettings(), seed)
-        review = _finished(review_of(self.base, self.recipe, ReviewRequest(_NOWHERE, told(seed)), collapse.version))
+        review = finished(review_of(self.base, self.recipe, ReviewRequest(_NOWHERE, told(seed)), collapse.version))
         return {
             "built": collapse.built,
             "drifting": self._published(collapse, collapse.parent, seed),
@@ -72,11 +73,3 @@ def breach(line: Mapping[str, Any], recipe: Recipe) -> str | None:
     if line["breach"] == "nonfinite":
         return "nonfinite"
     return verdict(recipe, {name.removeprefix(PREFIX): value for name, value in line["review"].items()}).breach
-
-
-def _finished(work: Generator[Window, None, Review]) -> Review:
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            return end.value
