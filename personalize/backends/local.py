@@ -179,13 +179,13 @@ class LocalBackend:
     def remembered_users(self) -> frozenset[str]:
         """Return the ids of the users of whose conversations the learner keeps something, as of now."""
         learner = self.learner
-        return learner.base_teacher.owners() if isinstance(learner, HindsightLearner) else frozenset()
+        return learner.owners() if isinstance(learner, HindsightLearner) else frozenset()
 
     async def forget_user(self, user_id: str) -> None:
         """Let go of what the learner keeps of a user's conversations; none of his updates may run any more."""
         learner = self.learner
         if isinstance(learner, HindsightLearner):
-            await asyncio.wrap_future(self.runtime.call(partial(learner.base_teacher.forget, user_id)))
+            await asyncio.wrap_future(self.runtime.call(partial(learner.forget, user_id)))
 
     async def aclose(self) -> None:
         """End the device thread; what runs fails with ``Cancelled``."""

@@ -41,6 +41,7 @@ class Batch:
         row: [N], which row a trained position belongs to, ascending.
         column: [N], its column in the window.
         target_ids: [N], the token that was sampled there.
+        lengths: of every row, the tokens of its prefix and of its window.
     """
 
     prefix_ids: Tensor
@@ -50,6 +51,7 @@ class Batch:
     row: Tensor
     column: Tensor
     target_ids: Tensor
+    lengths: tuple[tuple[int, int], ...]
 
 
 def collate(
@@ -93,4 +95,5 @@ def collate(
         row=where[0],
         column=where[1],
         target_ids=where[2],
+        lengths=tuple((len(p), len(w)) for p, w in zip(prefixes, windows, strict=True)),
     )

@@ -37,7 +37,7 @@ from personalize.learner.lesson import Pupil, fits, names, open_pupil, row
 from personalize.learner.moments import save_moments
 from personalize.learner.passes import by_position, reply_log_probs
 from personalize.learner.recipe import Recipe
-from personalize.learner.rehearsal import rehearse
+from personalize.learner.rehearsal import Rehearsals
 from personalize.learner.teacher import BaseTeacher
 from personalize.learner.training import Training
 from personalize.model.base import BaseModel
@@ -60,18 +60,34 @@ class HindsightLearner:
         lora: LoraSettings | None = None,
         *,
         teacher_cache_bytes: int = 0,
+        answers_kept: int = 4096,
     ):
-        """Args: teacher_cache_bytes: most bytes that a base teacher keeps of the conversations it reads."""
+        """Open a school on ``base``.
+
+        Args:
+            teacher_cache_bytes: most bytes that a base teacher keeps of the conversations it reads.
+            answers_kept: most rehearsed answers that are kept, of all users; some hundred numbers each.
+        """
         self.base = base
         self.recipe = recipe or Recipe()
         self.lora = lora or LoraSettings()
         self.base_teacher = BaseTeacher(base, teacher_cache_bytes)
         self._gate = Gate(base, self.base_teacher)
+        self._rehearsals = Rehearsals(base, answers_kept)
 
     @cached_property
     def canaries(self) -> Canaries:
         """What the base says to a few fixed questions; the first update asks, pass by pass, if nobody did before."""
         return Canaries.of(self.base)
+
+    def forget(self, user_id: str) -> None:
+        """Let go of everything that is kept of this user's conversations; on the thread that owns the device."""
+        self.base_teacher.forget(user_id)
+        self._rehearsals.forget(user_id)
+
+    def owners(self) -> frozenset[str]:
+        """Return the users of whom something is kept."""
+        return self.base_teacher.owners() | self._rehearsals.owners()
 
     def update(
         self, lessons: Sequence[Lesson], parents: Sequence[AdapterRef | None], out_dirs: Sequence[Path]
@@ -123,7 +139,7 @@ class HindsightLearner:
         pupils = [pupil for pupil in pupils if pupil.outcome is None]
         if not pupils:
             return
-        yield from rehearse(self.base, pupils, self.recipe)
+        yield from self._rehearsals.give(pupils, self.recipe)
         training = Training(self.base, self.recipe, pupils, self.base_teacher)
         for _ in training.run():
             yield Window()

@@ -1,6 +1,6 @@
 """One forward over a batch of replies: log-probabilities at the trained positions.
 
-Shape letters: B rows, N trained positions, V vocabulary.
+Shape letters: B rows, N trained positions, d hidden size, V vocabulary.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import Cache
 
 from personalize.learner.batch import Batch, Row, collate
+from personalize.learner.parts import parts
 from personalize.learner.prefixes import empty_cache
 from personalize.model.base import BaseModel
 from personalize.model.rows import AdapterRows
@@ -31,20 +32,11 @@ def reply_log_probs(
     Args:
         rows: the adapter of every batch row; None is the base model.
         grad: build a graph from the window to the adapters in ``rows``.
-        cache: the batch's prefix as ``rows`` reads it, which the pass extends; None has it read first.
+        cache: the batch's prefix as ``rows`` reads it, which the pass extends; None has it read first, and may cut the
+            batch into parts with less padding.
     """
-    num_prefix = batch.prefix_ids.shape[1]
-    if cache is None:
-        cache = read_prefix(base, batch, rows)
+    trained = _read_parts(base, batch, rows, grad) if cache is None else _read(base, batch, rows, grad, cache)
     with torch.set_grad_enabled(grad):
-        hidden = base.hidden(
-            batch.window_ids,
-            position_ids=batch.position_ids[:, num_prefix:],
-            attention_mask=batch.attention_mask,
-            cache=cache,
-            rows=rows,
-        )
-        trained = hidden[batch.row, batch.column]
         return by_position(base, lambda some: _log_probs(base, some), trained, at_once=MAX_LOGITS)
 
 
@@ -90,3 +82,30 @@ def by_position(
 
 def _log_probs(base: BaseModel, hidden: Tensor) -> Tensor:
     return torch.log_softmax(base.pausable(base.head(hidden)).float(), dim=-1)
+
+
+def _read_parts(base: BaseModel, batch: Batch, rows: AdapterRows | None, grad: bool) -> Tensor:
+    """Return the hidden states [N, d] at the trained positions, whatever order the rows are read in."""
+    found = parts(base, batch, grad=grad)
+    read, places = [], []
+    for part in found:
+        its_rows = rows.take(part.rows, len(batch.lengths)) if rows and len(found) > 1 else rows
+        read.append(_read(base, part.batch, its_rows, grad, read_prefix(base, part.batch, its_rows)))
+        places.append(part.trained)
+    if len(found) == 1:
+        return read[0]
+    with torch.set_grad_enabled(grad):
+        return torch.cat(read)[torch.cat(places).argsort()]
+
+
+def _read(base: BaseModel, batch: Batch, rows: AdapterRows | None, grad: bool, cache: Cache) -> Tensor:
+    """Return the hidden states [N, d] at the trained positions behind the prefix in ``cache``."""
+    with torch.set_grad_enabled(grad):
+        hidden = base.hidden(
+            batch.window_ids,
+            position_ids=batch.position_ids[:, batch.prefix_ids.shape[1] :],
+            attention_mask=batch.attention_mask,
+            cache=cache,
+            rows=rows,
+        )
+        return hidden[batch.row, batch.column]

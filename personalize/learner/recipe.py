@@ -51,6 +51,9 @@ class Recipe:
         enough_nats: a reply is left out of the further steps once it is no further from the teacher than this, in
             nats per reply, and a user's steps end, and may never begin, where none is left; 0, or the "sampled"
             objective, which is no distance, takes all steps with all replies.
+        full_step_nats: a step has the whole rate where a user's replies are at least this far from the teacher, in
+            nats per token; where they are nearer, the rate is lower by the root of that: a divergence is quadratic in
+            the way to go, and Adam alone takes steps of one length. None, or the "sampled" objective: always whole.
         lr, beta1, beta2, eps: Adam's.
         keep_moments: store Adam's moments beside every version and begin with the parent's, not with none.
         max_grad_norm: per-user clip of the gradient's norm.
@@ -89,7 +92,8 @@ class Recipe:
     rehearse: int = 4
     rehearse_tokens: int = 96
     num_steps: int = 8
-    enough_nats: float = 0.05
+    enough_nats: float = 0.1
+    full_step_nats: float | None = 0.03
     lr: float = 3e-3
     beta1: float = 0.9
     beta2: float = 0.999
@@ -117,6 +121,7 @@ class Recipe:
             ("gate_nats", 0.0),
             ("reach_nats", 0.0),
             ("lapse_nats", 0.0),
+            ("full_step_nats", 1e-9),
         ):
             if getattr(self, name) is not None:
                 _within(name, getattr(self, name), low, 1e9)
@@ -155,12 +160,12 @@ def _within(name: str, value: Any, low: float, high: float, *, whole: bool = Fal
 
 PAPER = Recipe(
     name="paper-faithful", teacher="live", objective="sampled", centred=True, gate_nats=None, block_size=1, replay=0,
-    rehearse=0, num_steps=1, lr=1e-3, tolerance=None, enough_nats=0.0,
+    rehearse=0, num_steps=1, lr=1e-3, tolerance=None, enough_nats=0.0, full_step_nats=None,
 )  # fmt: skip
 """arXiv 2603.12273 as published: live teacher, sampled token, centred, every follow-up alone, one step."""
 
 OFFICIAL_LIVE = Recipe(
     name="official-live", teacher="live", objective="top_k", gate_nats=None, block_size=1, replay=0, rehearse=0,
-    num_steps=1, lr=1e-3, eps=1e-6, tolerance=None, enough_nats=0.0,
+    num_steps=1, lr=1e-3, eps=1e-6, tolerance=None, enough_nats=0.0, full_step_nats=None,
 )  # fmt: skip
 """The authors' later per-turn script: live teacher, student top-20 with tail."""

@@ -6,12 +6,16 @@ the user wants is that the *next* chat begins right. So the teacher, told the bl
 had been the user's: with the block before the teacher and without it before the student. They also hold fast what the
 model knows about other matters than those that were talked about.
 
+The base never changes, so what it answered to a question under some block it would answer again: answers are kept.
+
 Source: context distillation (Snell et al., "Learning by Distilling Context", arXiv 2209.15189), with hindsight as the
 context. Evidence: docs/decisions/0017.
 """
 
 import random
+from collections import OrderedDict
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 
 from personalize.errors import ContextTooLong, TemplateError
 from personalize.learner.batch import Row
@@ -26,15 +30,67 @@ Prompts = tuple[tuple[int, ...], tuple[int, ...]]
 """One question as the student reads it, and as the teacher does."""
 
 
-def rehearse(base: BaseModel, pupils: Sequence[Pupil], recipe: Recipe) -> Generator[Window, None, None]:
-    """Give every pupil its ``rehearsals``, all answered in one batch; yields after every pass."""
-    asked = [(pupil, one) for pupil in pupils for one in _prompts(base, pupil, recipe)]
-    if not asked:
-        return
-    answers = yield from greedy_replies(base, [told for _, (_, told) in asked], None, recipe.rehearse_tokens)
-    for (pupil, (plain, _)), answer in zip(asked, answers, strict=True):
-        if answer.token_ids:
-            pupil.rehearsals += (_exercise(pupil.lesson.user_id, plain, answer),)
+class Rehearsals:
+    """Has the base rehearse, and keeps its answers by the user and by the whole prompt.
+
+    Only the thread that owns the device touches it, ``forget`` and ``owners`` included.
+
+    Args:
+        max_answers: most answers that are kept, least recently used out first; those of nameless users never are.
+    """
+
+    def __init__(self, base: BaseModel, max_answers: int = 0):
+        self._base, self._max_answers = base, max_answers
+        self._kept: OrderedDict[_Name, Greedy] = OrderedDict()
+
+    def give(self, pupils: Sequence[Pupil], recipe: Recipe) -> Generator[Window, None, None]:
+        """Give every pupil its ``rehearsals``, all new ones answered in one batch; yields after every pass."""
+        asked = [
+            (pupil, plain, _Name(pupil.lesson.user_id, told, recipe.rehearse_tokens))
+            for pupil in pupils
+            for plain, told in _prompts(self._base, pupil, recipe)
+        ]
+        answers = yield from self._answers([name for *_, name in asked])
+        for pupil, plain, name in asked:
+            if answers[name].token_ids:
+                pupil.rehearsals += (_exercise(name.owner, plain, answers[name]),)
+
+    def forget(self, owner: str) -> None:
+        """Let go of every answer that this user's follow-ups have shaped."""
+        for name in [name for name in self._kept if name.owner == owner]:
+            del self._kept[name]
+
+    def owners(self) -> frozenset[str]:
+        """Return the users of whom something is kept."""
+        return frozenset(name.owner for name in tuple(self._kept))
+
+    def _answers(self, names: Sequence["_Name"]) -> Generator[Window, None, dict["_Name", Greedy]]:
+        found = {name: self._kept[name] for name in names if name in self._kept}
+        new = [name for name in dict.fromkeys(names) if name not in found]
+        if new:
+            longest = max(name.max_tokens for name in new)
+            replies = yield from greedy_replies(self._base, [name.told_ids for name in new], None, longest)
+            found |= dict(zip(new, replies, strict=True))
+        for name in names:
+            self._keep(name, found[name])
+        return found
+
+    def _keep(self, name: "_Name", answer: Greedy) -> None:
+        if not name.owner:  # nobody could ask to have it forgotten
+            return
+        self._kept[name] = answer
+        self._kept.move_to_end(name)
+        while len(self._kept) > self._max_answers:
+            self._kept.popitem(last=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Name:
+    """What an answer is found by: whose it is, and all that it depends on."""
+
+    owner: str
+    told_ids: tuple[int, ...]
+    max_tokens: int
 
 
 def _prompts(base: BaseModel, pupil: Pupil, recipe: Recipe) -> list[Prompts]:

@@ -7,6 +7,7 @@ further steps: it would cost as much as the others and say nothing. A user ends 
 Shape letters: B rows, N trained positions, V vocabulary.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -179,10 +180,18 @@ class Training:
 
     def _move(self, pupil: Pupil) -> float:
         """Clip and step; return the gradient's norm before the clip."""
+        for group in pupil.optimizer.param_groups:
+            group["lr"] = self._recipe.lr * self._stride(pupil.metrics["loss_last"])
         norm = torch.nn.utils.clip_grad_norm_(pupil.parameters, self._recipe.max_grad_norm)
         pupil.optimizer.step()
         pupil.optimizer.zero_grad(set_to_none=True)
         return float(norm)
+
+    def _stride(self, loss: float) -> float:
+        """Return the share of the rate that a step takes where the replies are ``loss`` nats per token away."""
+        if self._recipe.full_step_nats is None or self._recipe.objective == "sampled":
+            return 1.0
+        return min(1.0, math.sqrt(max(loss, 0.0) / self._recipe.full_step_nats))
 
     def _are_far(self, loss_N: Tensor) -> list[list[bool]]:
         """Tell, for every user, which replies are further from the teacher than tolerated.

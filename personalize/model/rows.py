@@ -44,6 +44,18 @@ class AdapterRows:
         names = dict.fromkeys(name for adapter in chosen if adapter is not None for name in adapter.a)
         return cls({name: _stack(name, chosen) for name in names})
 
+    def take(self, rows: Sequence[int], num_rows: int) -> "AdapterRows":
+        """Return what some rows of a batch of ``num_rows`` read, for a batch of them alone; exact under autograd.
+
+        Args:
+            rows: their places, ascending.
+        """
+        num_adapters = next((shrink.shape[0] for shrink, _ in self.modules.values()), 0)
+        if num_adapters <= 1:  # none, or one for all
+            return self
+        lanes = _lanes([row * num_adapters // num_rows for row in rows])
+        return AdapterRows({name: (shrink[lanes], expand[lanes]) for name, (shrink, expand) in self.modules.items()})
+
     def add_to(self, name: str, x: Tensor, y: Tensor) -> Tensor:
         """Return y [N, T, O] (or [N, O]) plus every row's update for x [N, T, I]; without gradients y is changed.
 

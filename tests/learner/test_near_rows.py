@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from personalize.config import LoraSettings
+from personalize.errors import InvalidParameter
 from personalize.functional import forward_kl, reachable, reverse_kl
 from personalize.learner import HindsightLearner, Recipe
 from personalize.learner.batch import Row, collate
 from personalize.learner.lesson import Exercise, Pupil, open_pupil
 from personalize.learner.moments import new_optimizer
 from personalize.learner.passes import reply_log_probs
-from personalize.learner.rehearsal import rehearse
+from personalize.learner.rehearsal import Rehearsals
 from personalize.learner.training import Training
 from personalize.model.lora import LoraTensors
 from personalize.model.rows import AdapterRows
@@ -96,6 +97,9 @@ def by_hand(base, recipe: Recipe, pupil: Pupil) -> ByHand:
             break
         torch.stack([loss.mean() for loss in losses.values()]).mean().backward()
         torch.nn.utils.clip_grad_norm_(list(tensors.parameters()), recipe.max_grad_norm)
+        if recipe.full_step_nats is not None:
+            share = fmean(found.losses.values()) / recipe.full_step_nats
+            optimizer.param_groups[0]["lr"] = recipe.lr * min(1.0, share**0.5)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         found.num_steps += 1
@@ -145,7 +149,7 @@ def test_two_users_replies_leave_as_if_each_were_alone(base):
 def test_rehearsed_answers_leave_like_replies(base):
     recipe = replace(RECIPE, rehearse=2, rehearse_tokens=6)
     pupil = pupil_of(base, recipe, turns_of(0, (1, 2)))
-    for _ in rehearse(base, [pupil], recipe):
+    for _ in Rehearsals(base).give([pupil], recipe):
         pass
     hand = by_hand(base, recipe, pupil)
     assert len(hand.losses) == 4 and len(set(hand.left_at.values())) >= 2
@@ -252,3 +256,38 @@ def test_a_newest_reply_that_left_early_is_guarded_by_what_the_finished_adapter_
         moved = float(reverse_kl(alone(base, row, report.tensors), alone(base, row, None)).sum())
         assert moved > 0.01
         assert report.metrics["reply_kl"] == pytest.approx(moved, rel=1e-3, abs=1e-4)
+
+
+def rates_of(base, recipe: Recipe, monkeypatch) -> tuple[list[float], list[float]]:
+    """Return the rate of every step of one user's update, and how far the replies were before it."""
+    rates, losses = [], []
+    pupil = pupil_of(base, recipe, turns_of(0))
+    step = pupil.optimizer.step
+
+    def noted() -> None:
+        rates.append(pupil.optimizer.param_groups[0]["lr"])
+        losses.append(pupil.metrics["loss_last"])
+        step()
+
+    monkeypatch.setattr(pupil.optimizer, "step", noted)
+    train(base, recipe, [pupil])
+    return rates, losses
+
+
+def test_a_step_is_as_long_as_the_way_that_is_left(base, monkeypatch):
+    recipe = replace(RECIPE, lr=2e-2, full_step_nats=0.2)
+    rates, losses = rates_of(base, recipe, monkeypatch)
+    assert rates == [pytest.approx(2e-2 * min(1.0, (loss / 0.2) ** 0.5)) for loss in losses]
+    assert max(rates) == 2e-2 and min(rates) < 0.8 * 2e-2, "full steps at first, shorter ones near the goal"
+
+
+@pytest.mark.parametrize("change", [{"full_step_nats": None}, {"objective": "sampled"}])
+def test_without_a_distance_every_step_has_the_whole_rate(base, monkeypatch, change):
+    rates, losses = rates_of(base, replace(RECIPE, num_steps=4, **change), monkeypatch)
+    assert rates == [RECIPE.lr] * 4 and len(losses) == 4
+
+
+@pytest.mark.parametrize("nats", [0.0, -1.0, "0.1"])
+def test_a_distance_out_of_range_is_refused(nats):
+    with pytest.raises(InvalidParameter, match="full_step_nats"):
+        Recipe(full_step_nats=nats)

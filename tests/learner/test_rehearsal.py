@@ -10,7 +10,7 @@ from personalize.errors import ContextTooLong, InvalidParameter, TemplateError
 from personalize.learner import HindsightLearner, Recipe
 from personalize.learner.lesson import Pupil, open_pupil
 from personalize.learner.recipe import OFFICIAL_LIVE, PAPER
-from personalize.learner.rehearsal import rehearse
+from personalize.learner.rehearsal import Rehearsals
 from personalize.types import Experience, Lesson, Message, Outcome
 from tests.learner.conftest import CharacterRenderer, experience, run
 
@@ -24,7 +24,7 @@ def pupil_of(base, turn: Experience, *block: Experience) -> Pupil:
 
 
 def rehearsed(base, *pupils: Pupil, recipe: Recipe = RECIPE) -> None:
-    for _ in rehearse(base, pupils, recipe):
+    for _ in Rehearsals(base).give(pupils, recipe):
         pass
 
 
@@ -81,6 +81,60 @@ def test_users_do_not_change_each_others(base):
         alone = pupil_of(base, pupil.lesson.experience)
         rehearsed(base, alone)
         assert pupil.rehearsals == alone.rehearsals
+
+
+def windows(keeper: Rehearsals, *pupils: Pupil, recipe: Recipe = RECIPE) -> int:
+    """Return after how many passes all have their rehearsals."""
+    return sum(1 for _ in keeper.give(pupils, recipe))
+
+
+def test_what_was_answered_is_not_asked_again(base):
+    keeper, turn = Rehearsals(base, 100), experience(1)
+    first, again = pupil_of(base, turn), pupil_of(base, turn)
+    assert windows(keeper, first) > 0 and windows(keeper, again) == 0
+    assert again.rehearsals == first.rehearsals
+
+
+@pytest.mark.parametrize("change", ["block", "system", "tokens", "user"])
+def test_another_block_system_message_length_or_user_is_asked_anew(base, change):
+    keeper, turn, recipe = Rehearsals(base, 100), experience(1), RECIPE
+    windows(keeper, pupil_of(base, turn))
+    other = pupil_of(base, turn, *([turn, experience(2, "shorter")] if change == "block" else []))
+    if change == "system":
+        turn = replace(turn, messages=(Message("system", "be a pirate"), *turn.messages))
+        other = pupil_of(base, turn)
+    if change == "tokens":
+        recipe = replace(recipe, rehearse_tokens=5)
+    if change == "user":
+        other.lesson = replace(other.lesson, user_id="ben")
+    assert windows(keeper, other, recipe=recipe) > 0
+    fresh = pupil_of(base, other.lesson.experience, *other.block)
+    fresh.lesson = other.lesson
+    rehearsed(base, fresh, recipe=recipe)
+    assert other.rehearsals == fresh.rehearsals
+
+
+def test_answers_are_forgotten_with_their_user(base):
+    keeper, turn = Rehearsals(base, 100), experience(1)
+    for name in ("ada", "ben"):
+        pupil = pupil_of(base, turn)
+        pupil.lesson = replace(pupil.lesson, user_id=name)
+        windows(keeper, pupil)
+    assert keeper.owners() == {"ada", "ben"}
+    keeper.forget("ada")
+    assert keeper.owners() == {"ben"} and windows(keeper, pupil_of(base, turn)) > 0
+
+
+def test_nothing_is_kept_of_the_nameless_and_no_more_than_allowed(base):
+    keeper, turn = Rehearsals(base, 4), experience(1)
+    nameless = pupil_of(base, turn)
+    nameless.lesson = replace(nameless.lesson, user_id="")
+    windows(keeper, nameless)
+    assert not keeper.owners()
+    for number in range(5):
+        windows(keeper, pupil_of(base, experience(number)))
+        assert len(keeper._kept) <= 4
+    assert windows(keeper, pupil_of(base, experience(4))) == 0, "the newest answers are those that stay"
 
 
 @pytest.mark.parametrize("error", [ContextTooLong("too long"), TemplateError("no system role")])
