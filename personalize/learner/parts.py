@@ -71,7 +71,8 @@ def cheapest(lengths: Sequence[Length], window_weight: int, group_tokens: int) -
         return lengths[row]
 
     def by_window(row: int) -> Length:
-        return lengths[row][::-1]
+        prefix, window = lengths[row]
+        return window, prefix
 
     found = [_cut(lengths, key, window_weight, group_tokens) for key in (by_prefix, by_window)]
     _, groups = min(found, key=lambda one: one[0])

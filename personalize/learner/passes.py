@@ -11,7 +11,7 @@ from transformers import Cache
 
 from personalize.learner.batch import Batch, Row, collate
 from personalize.learner.parts import parts
-from personalize.learner.prefixes import empty_cache
+from personalize.learner.prefixes import Known, Prefix, Weights, cut, empty_cache
 from personalize.model.base import BaseModel
 from personalize.model.rows import AdapterRows
 
@@ -22,20 +22,29 @@ MAX_VALUES = 1 << 20
 
 
 def reply_log_probs(
-    base: BaseModel, batch: Batch, rows: AdapterRows | None, *, grad: bool = False, cache: Cache | None = None
+    base: BaseModel,
+    batch: Batch,
+    rows: AdapterRows | None,
+    *,
+    grad: bool = False,
+    cache: Cache | None = None,
+    known: Known | None = None,
 ) -> Tensor:
     """Return log π(· | prompt, y_<i) at every trained position, [N, V] in fp32.
 
     The prefix's keys and values carry no gradient, so a backward pass costs what the reply costs, however long the
-    history is.
+    history is. Without ``cache`` the batch may be read in parts with less padding.
 
     Args:
         rows: the adapter of every batch row; None is the base model.
         grad: build a graph from the window to the adapters in ``rows``.
-        cache: the batch's prefix as ``rows`` reads it, which the pass extends; None has it read first, and may cut the
-            batch into parts with less padding.
+        cache: the batch's prefix, which the pass extends.
+        known: the same row by row; None, and no cache, has it read first, under ``rows``.
     """
-    trained = _read_parts(base, batch, rows, grad) if cache is None else _read(base, batch, rows, grad, cache)
+    if cache is not None:
+        trained = _read(base, batch, rows, grad, cache)
+    else:
+        trained = _read_parts(base, batch, rows, grad, known)
     with torch.set_grad_enabled(grad):
         return by_position(base, lambda some: _log_probs(base, some), trained, at_once=MAX_LOGITS)
 
@@ -62,6 +71,26 @@ def read_prefix(base: BaseModel, batch: Batch, rows: AdapterRows | None) -> Cach
     return cache
 
 
+@torch.no_grad()
+def read_prefixes(
+    base: BaseModel, rows: Sequence[Row], adapters: AdapterRows | None, weights: Sequence[Weights]
+) -> list[Prefix]:
+    """Read every row's prompt but its last token; return each by itself.
+
+    Args:
+        adapters: of every row; None is the base model.
+        weights: their names, of every row.
+    """
+    batch = collate(rows, base.device)
+    found: dict[int, Prefix] = {}
+    for part in parts(base, batch):
+        its_adapters = adapters.take(part.rows, len(rows)) if adapters else adapters
+        cache = read_prefix(base, part.batch, its_adapters)
+        for place, row in enumerate(part.rows):
+            found[row] = cut(cache, part.batch, place, weights[row], rows[row].prompt_ids[:-1])
+    return [found[row] for row in range(len(rows))]
+
+
 def by_position(
     base: BaseModel, function: Callable[..., Tensor], *values: Tensor, at_once: int | None = None
 ) -> Tensor:
@@ -84,18 +113,20 @@ def _log_probs(base: BaseModel, hidden: Tensor) -> Tensor:
     return torch.log_softmax(base.pausable(base.head(hidden)).float(), dim=-1)
 
 
-def _read_parts(base: BaseModel, batch: Batch, rows: AdapterRows | None, grad: bool) -> Tensor:
+def _read_parts(
+    base: BaseModel, batch: Batch, rows: AdapterRows | None, grad: bool, known: Known | None = None
+) -> Tensor:
     """Return the hidden states [N, d] at the trained positions, whatever order the rows are read in."""
     found = parts(base, batch, grad=grad)
-    read, places = [], []
+    read = []
     for part in found:
         its_rows = rows.take(part.rows, len(batch.lengths)) if rows and len(found) > 1 else rows
-        read.append(_read(base, part.batch, its_rows, grad, read_prefix(base, part.batch, its_rows)))
-        places.append(part.trained)
+        cache = known.of(part.rows).load(part.batch) if known else read_prefix(base, part.batch, its_rows)
+        read.append(_read(base, part.batch, its_rows, grad, cache))
     if len(found) == 1:
         return read[0]
     with torch.set_grad_enabled(grad):
-        return torch.cat(read)[torch.cat(places).argsort()]
+        return torch.cat(read)[torch.cat([part.trained for part in found]).argsort()]
 
 
 def _read(base: BaseModel, batch: Batch, rows: AdapterRows | None, grad: bool, cache: Cache) -> Tensor:

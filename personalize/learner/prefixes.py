@@ -72,6 +72,31 @@ class Prefix:
         return tuple((keys[:, start:stop].clone(), values[:, start:stop].clone()) for keys, values in self.layers)
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What has been read of the prompts of a batch.
+
+    Attributes:
+        prefixes: of every row, at least as long as what the batch leaves to it; None where it leaves nothing.
+        weights: those that are to have read it, of every row.
+    """
+
+    prefixes: Sequence[Prefix | None]
+    weights: Sequence[Weights]
+
+    def of(self, rows: Sequence[int]) -> "Known":
+        """Return what is known of some rows."""
+        return Known([self.prefixes[row] for row in rows], [self.weights[row] for row in rows])
+
+    def load(self, batch: Batch) -> DynamicCache:
+        """Return a cache that holds the prefix columns of ``batch``.
+
+        Raises:
+            ModelError: a prefix is of other weights, or of other tokens.
+        """
+        return load(batch, self.prefixes, self.weights) or empty_cache()
+
+
 def num_shared(some: Sequence[int], other: Sequence[int]) -> int:
     """Return how many tokens both begin with."""
     pairs = zip(some, other, strict=False)

@@ -8,6 +8,7 @@ from personalize.errors import InvalidParameter
 
 TeacherModelKind = Literal["base", "live", "scaled"]
 Objective = Literal["forward_kl", "reverse_kl", "top_k", "sampled"]
+TeacherPrefix = Literal["own", "live"]
 
 _RANGES = (
     (("teacher_scale", "lr", "max_canary_loss", "max_review_rise", "max_review_sameness", "min_review_kept"), 0.0, 1.0),
@@ -31,6 +32,8 @@ class Recipe:
         teacher: whose weights read the block: "base" (adapter off: bounded by "the base model, told"), "live" (the
             paper's: unbounded), "scaled" (adapter at ``teacher_scale``: a trust region).
         teacher_scale: factor on the adapter in a "scaled" teacher, 0 to 1.
+        teacher_prefix: what a "base" teacher reads before the block: its "own" keys of the conversation, or the "live"
+            model's, which the student has read anyway: an approximation that spares a pass over the prompts.
         objective: what is minimised on the reply's positions.
         tolerance: a position counts as far as the reply before it is one that the teacher could have given, tokens up
             to this many times less likely than its first choice included; None counts every position alike.
@@ -79,6 +82,7 @@ class Recipe:
     name: str = "rolling-block"
     teacher: TeacherModelKind = "base"
     teacher_scale: float = 0.7
+    teacher_prefix: TeacherPrefix = "own"
     objective: Objective = "forward_kl"
     tolerance: float | None = 10.0
     top_k: int = 20
@@ -125,9 +129,11 @@ class Recipe:
         ):
             if getattr(self, name) is not None:
                 _within(name, getattr(self, name), low, 1e9)
-        for name, known in (("teacher", get_args(TeacherModelKind)), ("objective", get_args(Objective))):
-            if getattr(self, name) not in known:
-                raise InvalidParameter(name, getattr(self, name), ", ".join(known))
+        for name, kind in (("teacher", TeacherModelKind), ("objective", Objective), ("teacher_prefix", TeacherPrefix)):
+            if getattr(self, name) not in get_args(kind):
+                raise InvalidParameter(name, getattr(self, name), ", ".join(get_args(kind)))
+        if self.teacher_prefix == "live" and self.teacher != "base":
+            raise InvalidParameter("teacher_prefix", "live", f"own, where the teacher is {self.teacher}")
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Recipe":

@@ -20,7 +20,7 @@ from transformers import DynamicCache
 
 from personalize.learner.batch import Row, collate
 from personalize.learner.passes import reply_log_probs
-from personalize.learner.prefixes import Layer, Prefix, Weights, empty_cache, load, num_shared
+from personalize.learner.prefixes import Known, Layer, Prefix, Weights, empty_cache, num_shared
 from personalize.model.base import BaseModel
 
 BLOCK = 64
@@ -80,8 +80,7 @@ class BaseTeacher:
         prefixes = [self._prefix(one) for one in told]
         lengths = [0 if prefix is None else len(prefix.token_ids) for prefix in prefixes]
         batch = collate(rows, self._base.device, prefix_lengths=lengths)
-        cache = load(batch, prefixes, [self._weights] * len(rows))
-        return reply_log_probs(self._base, batch, None, cache=cache)
+        return reply_log_probs(self._base, batch, None, known=Known(prefixes, [self._weights] * len(rows)))
 
     def forget(self, owner: str) -> None:
         """Let go of everything that was read of this user's conversations."""

@@ -15,7 +15,6 @@ from statistics import fmean
 
 import torch
 from torch import Tensor
-from transformers import Cache
 
 from personalize.functional import (
     advantages,
@@ -29,10 +28,10 @@ from personalize.functional import (
 )
 from personalize.learner.batch import Batch, collate
 from personalize.learner.lesson import Exercise, Pupil
-from personalize.learner.passes import by_position, reply_log_probs
-from personalize.learner.prefixes import Weights, load
+from personalize.learner.passes import by_position, read_prefixes, reply_log_probs
+from personalize.learner.prefixes import Known, Prefix, Weights, num_shared
 from personalize.learner.recipe import Recipe
-from personalize.learner.teacher import BaseTeacher
+from personalize.learner.teacher import BaseTeacher, Told
 from personalize.model.base import BaseModel
 from personalize.model.lora import LoraTensors
 from personalize.model.rows import AdapterRows
@@ -79,12 +78,15 @@ class Training:
         self._base_teacher = base_teacher or BaseTeacher(base)
         self._courses = [_Course(pupil, dict(enumerate(pupil.exercises(base)))) for pupil in pupils]
         self._collate()
+        self._parents: Known | None = None
         self.before: Tensor | None = None
 
     def run(self) -> Iterator[None]:
         """Yield after every pass; at the end every pupil's ``num_steps`` is in its metrics, 0 where it had no need."""
         for course in self._courses:
             course.pupil.metrics |= _extent(course)
+        self._parents = self._read_prompts()
+        yield
         teacher_NV = self._teach()
         yield
         for step in range(self._recipe.num_steps):
@@ -92,6 +94,7 @@ class Training:
                 teacher_NV = self._teach()
                 yield
             student_NV, far = self._step(teacher_NV)
+            self._parents = None  # their keys are of use only before the first step
             if step == 0:
                 self.before = student_NV[torch.isin(self._students.row, self._newest_rows())]
             yield
@@ -131,11 +134,19 @@ class Training:
         """Return the teacher's log-probabilities [N, V]: the chosen weights, told the block."""
         told = [one.told for one in self._exercises()]
         if self._recipe.teacher == "base":
-            return self._base_teacher.log_probs(told)
+            borrows = self._recipe.teacher_prefix == "live"
+            return self._behind_the_parents(told) if borrows else self._base_teacher.log_probs(told)
         factor = 1.0 if self._recipe.teacher == "live" else self._recipe.teacher_scale
         live = [course.pupil.tensors for course in self._courses]
         scaled = [replace(tensors, lora_alpha=tensors.lora_alpha * factor) for tensors in live]
         return reply_log_probs(self._base, collate([one.row for one in told], self._base.device), self._rows(scaled))
+
+    def _behind_the_parents(self, told: Sequence[Told]) -> Tensor:
+        """Return what the base says that reads the block itself, and what stands before it as the parents have."""
+        assert self._parents is not None, "the teacher is asked before the first step"
+        shared = [min(num_shared(one.row.prompt_ids, one.plain_ids[:-1]), len(one.row.prompt_ids) - 1) for one in told]
+        batch = collate([one.row for one in told], self._base.device, prefix_lengths=shared)
+        return reply_log_probs(self._base, batch, None, known=self._parents)
 
     # --- student -----------------------------------------------------------------------------------------------
 
@@ -147,7 +158,7 @@ class Training:
         """
         with torch.enable_grad():
             rows = self._rows([course.pupil.tensors for course in self._courses])
-            student_NV = reply_log_probs(self._base, self._students, rows, grad=True, cache=self._known_prefixes())
+            student_NV = reply_log_probs(self._base, self._students, rows, grad=True, known=self._parents)
             loss_N = self._loss(student_NV, teacher_NV) * self._weights(teacher_NV)
             losses = per_sequence_mean(loss_N, self._students.row).split(self._counts)
             far = self._are_far(loss_N.detach())
@@ -164,19 +175,26 @@ class Training:
                 pupil.after = student_NV.detach()[self._students.row == self._first_row(place)]
         return student_NV.detach(), far
 
-    def _known_prefixes(self) -> Cache | None:
-        """Return all prompts as the gate has read them, where it has read them all and under the very same weights.
+    def _read_prompts(self) -> Known:
+        """Return all prompts but their last tokens as the parents read them; what the gate has read is not read again.
 
-        That is so before the first step, and where nothing is replayed.
+        They are the students' own before the first step.
         """
-        pupils = [course.pupil for course in self._courses]
-        prefixes = [pupil.prefix for pupil in pupils]
-        for pupil in pupils:
-            pupil.prefix = None
-        if any(prefix is None for prefix in prefixes) or any(count > 1 for count in self._counts):
-            return None
-        assert not any(pupil.metrics["num_steps"] for pupil in pupils), "the parents' keys are of use only once"
-        return load(self._students, prefixes, [Weights.of(self._base, pupil.parent) for pupil in pupils])
+        weights = [Weights.of(self._base, course.pupil.parent) for course in self._courses for _ in course.left]
+        prefixes: list[Prefix | None] = []
+        for course in self._courses:
+            prefixes += [course.pupil.prefix, *[None] * (len(course.left) - 1)]
+            course.pupil.prefix = None
+        missing = [row for row, prefix in enumerate(prefixes) if prefix is None]
+        if missing:
+            students = [one.student for one in self._exercises()]
+            parents = self._rows([course.pupil.parent for course in self._courses]).take(missing, len(students))
+            read = read_prefixes(
+                self._base, [students[row] for row in missing], parents, [weights[row] for row in missing]
+            )
+            for row, prefix in zip(missing, read, strict=True):
+                prefixes[row] = prefix
+        return Known(prefixes, weights)
 
     def _move(self, pupil: Pupil) -> float:
         """Clip and step; return the gradient's norm before the clip."""

@@ -7,6 +7,7 @@ and types that its own configuration and the base model imply, finite values.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -97,18 +98,30 @@ def read_adapter(
     names = _matching(config["target_modules"], base.targets, folder)
     expected = _expected_shapes(names, base, r)
 
-    def check(weights: bytes) -> None:
-        if digest is not None and not (found := content_digest(raw, weights)).startswith(digest):
-            raise AdapterCorrupt(f"{folder.name} holds content {found[:16]}…; expected {digest}…: it was changed")
+    with ThreadPoolExecutor(1, thread_name_prefix="adapter-digest") as beside:
+        digesting: list[Future[str]] = []
 
-    content = read_weights(folder / WEIGHTS_FILE, expected, check)
+        def begin(weights: bytes) -> None:
+            if digest is not None:  # takes as long as all the rest, and needs no lock
+                digesting.append(beside.submit(content_digest, raw, weights))
+
+        try:
+            content = read_weights(folder / WEIGHTS_FILE, expected, begin)
+            tensors = _as_lora(_loaded(content, folder), names, r, alpha)
+            _check_tensors(tensors, base, folder.name)
+        finally:  # whatever is wrong with changed bytes is that they were changed
+            for found in (future.result() for future in digesting):
+                if not found.startswith(digest or ""):
+                    held = f"{folder.name} holds content {found[:16]}…"
+                    raise AdapterCorrupt(f"{held}; expected {digest}…: it was changed")
+    return tensors
+
+
+def _loaded(content: bytes, folder: Path) -> dict[str, Tensor]:
     try:
-        loaded = load(content)
+        return load(content)
     except Exception as error:  # SafetensorError is not a public class
         raise AdapterCorrupt(f"{folder.name}/{WEIGHTS_FILE}: {error}") from error
-    tensors = _as_lora(loaded, names, r, alpha)
-    _check_tensors(tensors, base, folder.name)
-    return tensors
 
 
 def content_digest(config: bytes, weights: bytes) -> str:

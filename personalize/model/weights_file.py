@@ -13,13 +13,13 @@ _DTYPES = {"F32": 4, "F16": 2, "BF16": 2}
 
 
 def read_weights(
-    path: Path, expected: Mapping[str, list[int]], check: Callable[[bytes], None] = lambda content: None
+    path: Path, expected: Mapping[str, list[int]], begin: Callable[[bytes], None] = lambda content: None
 ) -> bytes:
     """Return the file's bytes once its size and header are exactly what ``expected`` implies.
 
     Args:
         expected: key -> shape of every tensor.
-        check: called with the bytes before they are looked into; raises where they are not to be used.
+        begin: called with the bytes as soon as they are there.
 
     Raises:
         AdapterCorrupt: unreadable, or no safetensors file.
@@ -27,7 +27,7 @@ def read_weights(
     """
     num_values = sum(shape[0] * shape[1] for shape in expected.values())
     content = read_bounded(path, 4 * num_values + _MAX_HEADER_BYTES)
-    check(content)
+    begin(content)
     header = _header(content, path)
     missing, extra = expected.keys() - header.keys(), header.keys() - expected.keys()
     if missing or extra:

@@ -13,6 +13,9 @@ from personalize.learner import Recipe
 UNTRAINED = "-"
 """Digest of every arm that never updates: its results outlive a change of the recipe."""
 
+ADDED = {("teacher_prefix", "own")}
+"""Fields that recipes did not always have, at the value that changes nothing: what was measured before still counts."""
+
 
 @dataclass(frozen=True, slots=True)
 class Arm:
@@ -41,7 +44,8 @@ class Arm:
         """Return 12 hex digits over everything that changes what is learnt."""
         if not self.trains:
             return UNTRAINED
-        recipe = {name: value for name, value in asdict(Recipe.of(self.recipe)).items() if name != "name"}
+        values = asdict(Recipe.of(self.recipe)).items()
+        recipe = {name: value for name, value in values if name != "name" and (name, value) not in ADDED}
         content = json.dumps([recipe, asdict(self.lora), self.learning], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
@@ -61,6 +65,7 @@ ARMS: Mapping[str, Arm] = {
         Arm(DEFAULT_ARM),
         Arm("always", learning="always"),
         Arm("rolling-block-lapses", {"lapse_nats": 1.0}),
+        Arm("rolling-block-live-prefix", {"teacher_prefix": "live"}),
         Arm("rolling-block-whole-steps", {"enough_nats": 0.05, "full_step_nats": None}),
         Arm("rolling-block-reverse", {"objective": "reverse_kl", "lr": 2e-3, "num_steps": 2, "replay": 3}),
         Arm("rolling-block-unrehearsed", {"rehearse": 0}),
