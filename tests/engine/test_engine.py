@@ -112,7 +112,7 @@ def test_a_folder_that_is_not_what_was_published_fails_only_its_own_requests(tmp
     refs = (good, changed, None, changed, earlier)
     sequences = [engine.add(request(prompt(6, n), ref)) for n, ref in enumerate(refs)]
     results = drain(engine)
-    assert threads and all(name.startswith("adapter-reader") for name in threads)
+    assert threads and all(name.startswith("adapter-digest") for name in threads), "never the thread of the steps"
     for n in (1, 3):
         error = results[sequences[n]][2]
         assert isinstance(error, AdapterCorrupt) and "it was changed" in str(error)
