@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from adapters_store.changes import Changes
@@ -93,8 +93,14 @@ def _head_query(user_id: str, base_digest: str) -> Select[VersionRow]:
 def version_row(session: Session, user_id: str, number: int) -> VersionRow:
     row = session.get(VersionRow, (checked_id("user_id", user_id), number))
     if row is None:
-        raise NotFound(f"user {user_id} has no version {number!r}")
+        raise NotFound(f"user {user_id} has no version {number!r}; {_known(session, user_id)}")
     return row
+
+
+def _known(session: Session, user_id: str) -> str:
+    query = select(func.min(VersionRow.number), func.max(VersionRow.number)).where(VersionRow.user_id == user_id)
+    first, last = session.execute(query).one()
+    return "there is none" if last is None else f"there are {first} to {last}"
 
 
 def version_key(version: Version) -> str:
