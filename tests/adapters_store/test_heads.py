@@ -15,7 +15,7 @@ def test_rollback_moves_the_head_and_nothing_is_numbered_twice(hand):
     with pytest.raises(NotFound, match="no version 9; there are 1 to 4"):
         hand.store.rollback(user.user_id, 9)
     with pytest.raises(NotFound, match="no version 1; there is none"):
-        hand.store.rollback(hand.user().user_id, 1)
+        hand.store.rollback(hand.user("bob").user_id, 1)
 
 
 def test_undo_goes_to_the_parent_and_ends_at_the_base(hand):
