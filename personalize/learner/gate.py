@@ -15,9 +15,9 @@ from torch import Tensor
 
 from personalize.functional import forward_kl, reachable
 from personalize.learner.batch import Batch, collate
-from personalize.learner.lesson import Pupil, fits, row, told, told_row
+from personalize.learner.lesson import Pupil, fits, row, told
 from personalize.learner.passes import by_position, read_prefix, reply_log_probs
-from personalize.learner.prefixes import Weights, cut, load, num_shared
+from personalize.learner.prefixes import Weights, cut, load
 from personalize.learner.probes import Probes
 from personalize.learner.recipe import Recipe
 from personalize.learner.teacher import BaseTeacher
@@ -77,13 +77,10 @@ class Gate:
 
     def _read_told(self, pupils: Sequence[Pupil], live: AdapterRows) -> Tensor:
         """Return what the live models say, each told the newest follow-up; what stands before it has been read."""
-        newest = [pupil.lesson.experience for pupil in pupils]
-        rows = [told_row(self._base, turn, [turn]) for turn in newest]
-        shared = [
-            min(num_shared(told.prompt_ids, turn.prompt_ids[:-1]), len(told.prompt_ids) - 1)
-            for told, turn in zip(rows, newest, strict=True)
-        ]
-        batch = collate(rows, self._base.device, prefix_lengths=shared)
+        newest = [(pupil.lesson.user_id, pupil.lesson.experience) for pupil in pupils]
+        each = [told(self._base, owner, turn, [turn]) for owner, turn in newest]
+        shared = [one.num_shared for one in each]
+        batch = collate([one.row for one in each], self._base.device, prefix_lengths=shared)
         weights = [Weights.of(self._base, pupil.parent) for pupil in pupils]
         cache = load(batch, [pupil.prefix for pupil in pupils], weights)
         return reply_log_probs(self._base, batch, live, cache=cache)

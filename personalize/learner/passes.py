@@ -75,7 +75,7 @@ def read_prefix(base: BaseModel, batch: Batch, rows: AdapterRows | None) -> Cach
 def read_prefixes(
     base: BaseModel, rows: Sequence[Row], adapters: AdapterRows | None, weights: Sequence[Weights]
 ) -> list[Prefix]:
-    """Read every row's prompt but its last token; return each by itself.
+    """Read every row's prompt but its last token; return the keys and values of each by itself.
 
     Args:
         adapters: of every row; None is the base model.
@@ -84,7 +84,7 @@ def read_prefixes(
     batch = collate(rows, base.device)
     found: dict[int, Prefix] = {}
     for part in parts(base, batch):
-        its_adapters = adapters.take(part.rows, len(rows)) if adapters else adapters
+        its_adapters = adapters.take(part.rows, len(rows)) if adapters else None
         cache = read_prefix(base, part.batch, its_adapters)
         for place, row in enumerate(part.rows):
             found[row] = cut(cache, part.batch, place, weights[row], rows[row].prompt_ids[:-1])
@@ -120,7 +120,7 @@ def _read_parts(
     found = parts(base, batch, grad=grad)
     read = []
     for part in found:
-        its_rows = rows.take(part.rows, len(batch.lengths)) if rows and len(found) > 1 else rows
+        its_rows = rows.take(part.rows, len(batch.lengths)) if rows else None
         cache = known.of(part.rows).load(part.batch) if known else read_prefix(base, part.batch, its_rows)
         read.append(_read(base, part.batch, its_rows, grad, cache))
     if len(found) == 1:

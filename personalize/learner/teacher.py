@@ -42,6 +42,11 @@ class Told:
     plain_ids: tuple[int, ...]
 
     @property
+    def num_shared(self) -> int:
+        """Tokens before the block that a reading without it has as its prefix too."""
+        return min(num_shared(self.row.prompt_ids, self.plain_ids[:-1]), len(self.row.prompt_ids) - 1)
+
+    @property
     def num_kept(self) -> int:
         """Tokens of the prompt that are read in blocks; the last one always belongs to the reply's pass."""
         return min(num_shared(self.row.prompt_ids, self.plain_ids), len(self.row.prompt_ids) - 1) // BLOCK * BLOCK

@@ -29,7 +29,7 @@ from personalize.functional import (
 from personalize.learner.batch import Batch, collate
 from personalize.learner.lesson import Exercise, Pupil
 from personalize.learner.passes import by_position, read_prefixes, reply_log_probs
-from personalize.learner.prefixes import Known, Prefix, Weights, num_shared
+from personalize.learner.prefixes import Known, Prefix, Weights
 from personalize.learner.recipe import Recipe
 from personalize.learner.teacher import BaseTeacher, Told
 from personalize.model.base import BaseModel
@@ -144,7 +144,7 @@ class Training:
     def _behind_the_parents(self, told: Sequence[Told]) -> Tensor:
         """Return what the base says that reads the block itself, and what stands before it as the parents have."""
         assert self._parents is not None, "the teacher is asked before the first step"
-        shared = [min(num_shared(one.row.prompt_ids, one.plain_ids[:-1]), len(one.row.prompt_ids) - 1) for one in told]
+        shared = [one.num_shared for one in told]
         batch = collate([one.row for one in told], self._base.device, prefix_lengths=shared)
         return reply_log_probs(self._base, batch, None, known=self._parents)
 

@@ -51,7 +51,7 @@ class AdapterRows:
             rows: their places, ascending.
         """
         num_adapters = next((shrink.shape[0] for shrink, _ in self.modules.values()), 0)
-        if num_adapters <= 1:  # none, or one for all
+        if num_adapters <= 1 or len(rows) == num_rows:  # none, one for all, or all of them
             return self
         lanes = _lanes([row * num_adapters // num_rows for row in rows])
         return AdapterRows({name: (shrink[lanes], expand[lanes]) for name, (shrink, expand) in self.modules.items()})
