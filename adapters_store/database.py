@@ -1,7 +1,6 @@
 """The engines under the store: one that writes, one that reads."""
 
 import os
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from sqlalchemy.exc import ArgumentError
 
 from adapters_store.errors import InvalidValue, StorageUnavailable, StoreFull
 from adapters_store.journal import journal_mode
+from adapters_store.sqlite import driver
 
 BUSY_TIMEOUT_MS = 20_000
 
@@ -27,7 +27,7 @@ class Database:
     def __init__(self, url: str):
         self.url = _checked(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        self.journal_mode = journal_mode(sqlite3.sqlite_version_info) if self.is_sqlite else "server"
+        self.journal_mode = journal_mode(driver.sqlite_version_info) if self.is_sqlite else "server"
         self.path: Path | None = Path(self.url.database or "") if self.is_sqlite else None
         if self.path is not None:
             _create_private(self.path)
@@ -43,7 +43,7 @@ class Database:
         if not self.is_sqlite:
             level = {} if writing else {"isolation_level": "AUTOCOMMIT"}
             return create_engine(self.url, pool_pre_ping=True, **size, **level)
-        engine = create_engine(self.url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000}, **size)
+        engine = create_engine(self.url, module=driver, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000}, **size)
         event.listen(engine, "connect", _prepare(self.journal_mode, writing))
         if writing:
             event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
@@ -66,8 +66,20 @@ class Database:
             raw = connection.connection.driver_connection
             assert raw is not None
             raw.execute("VACUUM")
-            if raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
-                raise StorageUnavailable("a reader keeps the write-ahead log from being cut off")
+        if not self.cut_log():
+            raise StorageUnavailable("a reader keeps the write-ahead log from being cut off")
+
+    def cut_log(self) -> bool:
+        """Bring what SQLite's write-ahead log holds into the file and empty it; False where a reader is in the way.
+
+        What was overwritten stands in the log until then. Without such a log there is nothing to do.
+        """
+        if not self.is_sqlite:
+            return True
+        with self.writing.connect() as connection, sqlite_errors():
+            raw = connection.connection.driver_connection
+            assert raw is not None
+            return not raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
 
     def close(self) -> None:
         self.reading.dispose()
@@ -79,7 +91,7 @@ def sqlite_errors() -> Iterator[None]:
     """Turn the driver's own errors into the store's."""
     try:
         yield
-    except sqlite3.Error as error:
+    except driver.Error as error:
         told = StoreFull if "full" in str(error) else StorageUnavailable
         raise told(f"the database does not work: {error}") from error
 
@@ -103,7 +115,7 @@ def _create_private(path: Path) -> None:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
 
 
-def _prepare(journal: str, writing: bool) -> Callable[[sqlite3.Connection, object], None]:
+def _prepare(journal: str, writing: bool) -> Callable[[Any, object], None]:
     # After a power loss a deleted rollback journal can come back and undo the last commit unless its directory is
     # synced too: that is EXTRA, which is FULL and this one sync more.
     synchronous = "FULL" if journal == "wal" else "EXTRA"
@@ -116,7 +128,7 @@ def _prepare(journal: str, writing: bool) -> Callable[[sqlite3.Connection, objec
         "trusted_schema=OFF",
     ]
 
-    def prepare(connection: sqlite3.Connection, record: object) -> None:
+    def prepare(connection: Any, record: object) -> None:
         connection.isolation_level = None  # transactions begin where SQLAlchemy says, not where the driver guesses
         for pragma in pragmas if writing else [*pragmas, "query_only=ON"]:
             connection.execute(f"PRAGMA {pragma}")

@@ -1,7 +1,6 @@
 """Forgetting a user: rows, files, keys, and every trace of them in the database."""
 
 import logging
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from adapters_store.ids import checked_id
 from adapters_store.populations import leave
 from adapters_store.schema import ApiKeyRow, ConsentRow, HeadRow, MetaRow, TurnRow, UpdateRow, UserRow, VersionRow
 from adapters_store.sources import PopulationUse
+from adapters_store.sqlite import driver
 from adapters_store.types import Receipt
 
 OWNED = (HeadRow, VersionRow, UpdateRow, TurnRow, ConsentRow, ApiKeyRow)
@@ -42,6 +42,7 @@ class Erasure(Core):
         """
         checked_id("user_id", user_id)
         counts, population = self._write(lambda session: self._mark(session, user_id))
+        self._database.cut_log()  # the key is gone for good; where a reader is in the way, at the end
         crash_point("forget.marked")
         num_bytes = self._erase(user_id)
         return Receipt(*counts, num_bytes, self._clock(), population)
@@ -115,7 +116,7 @@ class Erasure(Core):
 def scrub_backups(database: Path, user_id: str) -> None:
     """Delete the user's rows from the copies that upgrades left beside the database, whatever their schema."""
     for copy in database.parent.glob(f"{database.name}.backup-*"):
-        with sqlite_errors(), closing(sqlite3.connect(copy, isolation_level=None)) as connection:
+        with sqlite_errors(), closing(driver.connect(copy, isolation_level=None)) as connection:
             connection.execute("PRAGMA secure_delete=ON")
             tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
             if ("population_people",) in tables:

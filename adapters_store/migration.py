@@ -2,7 +2,6 @@
 
 import logging
 import os
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from adapters_store.database import Database
 from adapters_store.errors import SchemaTooNew, StorageUnavailable
+from adapters_store.sqlite import driver
 from adapters_store.writer import storage_error
 
 SCRIPTS = Path(__file__).with_name("migrations")
@@ -50,7 +50,7 @@ def backup(source: Path, target: Path) -> None:
     """Copy a live SQLite database through its backup API; reading the file itself would drop SQLite's locks."""
     temporary = target.with_name(target.name + ".new")
     os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600))
-    with closing(sqlite3.connect(source)) as live, closing(sqlite3.connect(temporary)) as copy:
+    with closing(driver.connect(source)) as live, closing(driver.connect(temporary)) as copy:
         live.backup(copy)
     os.replace(temporary, target)
     log.info("database backed up as %s before its upgrade", target.name)

@@ -1,6 +1,5 @@
 """The store: everything that is kept of users, turns, updates and versions, behind one object."""
 
-import sqlite3
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -18,6 +17,7 @@ from adapters_store.limits import Limits
 from adapters_store.migration import migrate
 from adapters_store.populations import Populations
 from adapters_store.reviews import Reviews
+from adapters_store.sqlite import driver
 from adapters_store.sweeping import Sweeping
 from adapters_store.types import StoreStatus
 
@@ -63,7 +63,7 @@ class Store(Archive, Populations, Reviews, Keys, Erasure, Sweeping, Audit, Bases
     def status(self) -> StoreStatus:
         return StoreStatus(
             journal_mode=self._database.journal_mode,
-            sqlite_version=sqlite3.sqlite_version if self._database.is_sqlite else None,
+            sqlite_version=driver.sqlite_version if self._database.is_sqlite else None,
             free_fraction=self._blobs.free_fraction(),
             learning_paused_reason=self._paused_reason(),
             pending_updates=self._pending_updates(),

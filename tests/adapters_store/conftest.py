@@ -108,6 +108,9 @@ class Hand:
         """Every file under the home folder."""
         return sorted(path for path in self.home.rglob("*") if path.is_file())
 
+    def files_beside_the_index(self) -> list[Path]:
+        return [path for path in self.files() if not path.name.startswith("index.sqlite")]
+
 
 def new_turn(user: User, **changes) -> NewTurn:
     values = {

@@ -1,7 +1,6 @@
 """After ``forget`` no byte of the user is left: looked for in every file, byte by byte."""
 
 import random
-import sqlite3
 import threading
 
 import pytest
@@ -11,6 +10,7 @@ from adapters_store.database import Database
 from adapters_store.errors import Erased, NotFound, StorageUnavailable, StoreError
 from adapters_store.migration import migrate
 from adapters_store.schema import MetaRow
+from adapters_store.sqlite import driver
 
 CANARY = "CANARY-3f9c"
 ZERO = "0" * 32
@@ -187,7 +187,7 @@ def test_a_log_that_is_being_read_is_said_and_its_traces_go_at_the_next_opening(
     monkeypatch.setattr("adapters_store.database.journal_mode", lambda version: "wal")
     hand = open_hand()
     user, traces = live(hand, "ann")
-    reader = sqlite3.connect(hand.home / "index.sqlite", isolation_level=None)
+    reader = driver.connect(hand.home / "index.sqlite", isolation_level=None)
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM meta").fetchone()
     with pytest.raises(StorageUnavailable):
@@ -221,7 +221,7 @@ def test_copies_made_by_upgrades_are_scrubbed(tmp_path, open_hand, clock):
     migrate(database, to="0001")
     database.close()
     key = bytes(range(200, 232))
-    with sqlite3.connect(path) as connection:
+    with driver.connect(path) as connection:
         for user_id, secret in (("a" * 32, key), ("b" * 32, b"k" * 32)):
             values = (user_id, user_id, secret, 1.0, "active", None, 0, False, 0, 0, 0, 0)
             connection.execute(f"INSERT INTO users VALUES ({','.join('?' * 12)})", values)
@@ -230,7 +230,7 @@ def test_copies_made_by_upgrades_are_scrubbed(tmp_path, open_hand, clock):
     assert [name for name, _ in found(hand, [key])] == ["index.sqlite", "index.sqlite.backup-0001"]
     hand.store.forget("a" * 32)
     assert found(hand, [key]) == []
-    copy = sqlite3.connect(path.with_name("index.sqlite.backup-0001"))
+    copy = driver.connect(path.with_name("index.sqlite.backup-0001"))
     assert copy.execute("SELECT user_id FROM users").fetchall() == [("b" * 32,)]
     copy.close()
 
@@ -282,7 +282,7 @@ def test_copies_in_free_space_go_only_with_the_file_written_anew(tmp_path, erase
         gone = churn(connection.exec_driver_sql)
     if erased:
         database.erase_traces()
-    data = path.read_bytes()
+    data = b"".join(file.read_bytes() for file in tmp_path.iterdir())
     left = [row for row in gone if row[0].encode() in data or row[1].encode() in data or row[2] in data]
     assert len(gone) > 1000
     assert bool(left) != erased

@@ -1,8 +1,10 @@
 import sqlite3
+from types import SimpleNamespace
 
 import pytest
 
 from adapters_store.journal import journal_mode
+from adapters_store.sqlite import choose, driver
 
 
 @pytest.mark.parametrize(
@@ -30,12 +32,34 @@ def test_wal_only_where_the_race_is_fixed(version, mode):
     assert journal_mode(version) == mode
 
 
+@pytest.mark.parametrize(
+    ("own", "other", "chosen"),
+    [
+        ((3, 51, 3), (3, 53, 4), "own"),
+        ((3, 40, 1), (3, 53, 4), "other"),
+        ((3, 40, 1), (3, 51, 1), "own"),
+        ((3, 40, 1), None, "own"),
+    ],
+)
+def test_the_library_that_is_safe_with_a_log_is_used_and_pythons_own_where_both_are(own, other, chosen):
+    builds = {
+        name: version and SimpleNamespace(sqlite_version_info=version)
+        for name, version in (("own", own), ("other", other))
+    }
+    assert choose(builds["own"], builds["other"]) is builds[chosen]
+
+
+def test_what_is_chosen_can_do_what_the_standard_library_can():
+    assert driver.sqlite_version_info >= sqlite3.sqlite_version_info
+    assert {"connect", "Error", "OperationalError", "sqlite_version"} <= set(dir(driver))
+
+
 @pytest.mark.parametrize("mode", ["delete", "wal"])
 def test_every_connection_gets_the_journal_and_the_pragmas(open_hand, monkeypatch, mode):
     monkeypatch.setattr("adapters_store.database.journal_mode", lambda version: mode)
     hand = open_hand()
     assert hand.store.status().journal_mode == mode
-    assert hand.store.status().sqlite_version == sqlite3.sqlite_version
+    assert hand.store.status().sqlite_version == driver.sqlite_version
     database = hand.store._database
     for engine in (database.writing, database.reading):
         with engine.connect() as connection:

@@ -1,5 +1,4 @@
 import os
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ from adapters_store.database import Database
 from adapters_store.errors import InvalidValue, SchemaTooNew, StorageUnavailable
 from adapters_store.migration import SCRIPTS, migrate, revisions
 from adapters_store.schema import Base
+from adapters_store.sqlite import driver
 
 
 def test_migrations_make_exactly_the_models_tables(url):
@@ -60,7 +60,7 @@ def test_an_existing_database_is_backed_up_before_its_upgrade(tmp_path, open_han
     assert open_hand().store.change_counter() == 41
     copy = path.with_name("index.sqlite.backup-0001")
     assert copy.stat().st_mode & 0o777 == 0o600
-    with sqlite3.connect(copy) as connection:
+    with driver.connect(copy) as connection:
         assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == ("0001",)
         assert connection.execute("SELECT number FROM meta WHERE name = 'changes'").fetchone() == (41,)
     connection.close()
@@ -106,7 +106,7 @@ def test_a_database_that_does_not_say_its_schema_is_refused(url, tmp_path):
 
 def test_a_database_of_something_else_is_refused(tmp_path):
     path = tmp_path / "other.sqlite"
-    with sqlite3.connect(path) as connection:
+    with driver.connect(path) as connection:
         connection.execute("CREATE TABLE recipes (id INTEGER)")
     connection.close()
     with pytest.raises(StorageUnavailable, match="recipes"):

@@ -1,7 +1,6 @@
 """The population adapter's owner, manifests, and what ``forget`` finds in them."""
 
 import json
-import sqlite3
 
 import pytest
 
@@ -9,6 +8,7 @@ from adapters_store.database import Database
 from adapters_store.errors import Erased, HeadMoved, InvalidValue, NotFound
 from adapters_store.migration import migrate
 from adapters_store.sources import LogPerson, LogSource
+from adapters_store.sqlite import driver
 from adapters_store.types import BEGAN_WITH
 
 
@@ -193,7 +193,7 @@ def test_a_copy_that_an_upgrade_left_loses_the_persons_hash_too(tmp_path, open_h
     build(hand, "ann")
     person = hand.store.person("ann")
     copy = path.with_name("index.sqlite.backup-9999")
-    with sqlite3.connect(path) as live, sqlite3.connect(copy) as kept:
+    with driver.connect(path) as live, driver.connect(copy) as kept:
         live.backup(kept)
     kept.close()
     assert person.encode() in copy.read_bytes()

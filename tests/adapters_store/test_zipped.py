@@ -126,12 +126,12 @@ def test_hostile_archives_leave_nothing_behind(local, good, tmp_path, name):
     before_head = local.publish(user)
     build, words = HOSTILE.get(name, (lambda files: zip_of(*files.items(), *files.items()), "twice"))
     (tmp_path / "in.zip").write_bytes(build(good))
-    files = {file: file.read_bytes() for file in local.files() if file.suffix != ".sqlite"}
+    files = {file: file.read_bytes() for file in local.files_beside_the_index()}
     with pytest.raises(AdapterCorrupt, match=words):
         local.store.import_version(user.user_id, tmp_path / "in.zip", local.base, MODULES, max_bytes=LIMIT)
     assert local.store.head(user.user_id, local.base) == before_head
     assert not list(local.home.rglob("staging/*/*"))
-    assert {file: file.read_bytes() for file in local.files() if file.suffix != ".sqlite"} == files
+    assert {file: file.read_bytes() for file in local.files_beside_the_index()} == files
     assert not (tmp_path / "evil").exists() and not Path("/evil").exists()
 
 

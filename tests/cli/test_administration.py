@@ -2,11 +2,12 @@
 
 import json
 import os
-import sqlite3
 import subprocess
 import sys
 
 import pytest
+
+from adapters_store.sqlite import driver
 
 COMMANDS = [
     ("users", "list"),
@@ -32,6 +33,7 @@ COMMANDS = [
 HEAVY = ("torch", "transformers", "peft", "safetensors", "numpy", "personalize.engine", "personalize.backends.local")
 PROBE = """
 import json, sys, time
+from adapters_store.sqlite import driver
 from personalize.cli import main
 begin, code = time.process_time(), 0
 try:
@@ -74,7 +76,7 @@ def test_the_audit_log_is_listed_and_checked(taught, fails):
     shown = taught.run("audit")
     assert "version.rollback" in shown and "alice" not in shown
     taught.run("audit", "--check")
-    with sqlite3.connect(taught.home / "index.sqlite") as database:
+    with driver.connect(taught.home / "index.sqlite") as database:
         database.execute("DROP TRIGGER audit_no_UPDATE")
         database.execute("UPDATE audit SET actor = 'somebody'")
     database.close()
@@ -82,12 +84,12 @@ def test_the_audit_log_is_listed_and_checked(taught, fails):
 
 
 def test_a_database_newer_than_the_code_is_one_line_and_nothing_is_touched(taught, fails):
-    with sqlite3.connect(taught.home / "index.sqlite") as database:
+    with driver.connect(taught.home / "index.sqlite") as database:
         database.execute("UPDATE alembic_version SET version_num = '9999'")
     database.close()
     for command in (("users", "list"), ("versions", "undo", "alice"), ("audit",)):
         assert "9999" in fails(*command)
-    with sqlite3.connect(taught.home / "index.sqlite") as database:
+    with driver.connect(taught.home / "index.sqlite") as database:
         assert database.execute("SELECT version_num FROM alembic_version").fetchone() == ("9999",)
     database.close()
 

@@ -2,11 +2,11 @@
 
 import asyncio
 import contextlib
-import sqlite3
 import zipfile
 
 import pytest
 
+from adapters_store.sqlite import driver
 from personalize.backends.echo import BASE_DIGEST, MODULES, EchoBackend, write_folder
 from personalize.config import EngineSettings, ServiceSettings, Settings
 from personalize.errors import AdapterCorrupt, AdapterMismatch, Cancelled, Conflict, InvalidParameter, NotFound
@@ -172,7 +172,7 @@ def test_a_damaged_audit_log_is_told(home):
         store.pin("alice", 1)
         store.rollback("alice", 1)
         store.check_audit()
-        with contextlib.closing(sqlite3.connect(home / "index.sqlite")) as database, database:
+        with contextlib.closing(driver.connect(home / "index.sqlite")) as database, database:
             database.execute("DROP TRIGGER audit_no_UPDATE")
             database.execute("UPDATE audit SET actor = 'nobody'")
         with pytest.raises(Conflict, match="audit log"):
