@@ -7,16 +7,21 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from personalize.evaluation.guard_bench import command, driving
+from personalize.config import LoraSettings
+from personalize.evaluation.guard_bench import command, driving, showing
 from personalize.evaluation.guard_bench.collapses import KINDS, ROWS, sound_rows, told
 from personalize.evaluation.guard_bench.driving import damage, driven, poisoned, shaken
 from personalize.evaluation.guard_bench.healthy import GROUPS, Group
 from personalize.evaluation.guard_bench.judging import Jury, breach, refused
 from personalize.evaluation.guard_bench.report import Tables
+from personalize.evaluation.guard_bench.showing import Answered
 from personalize.evaluation.study.results import Results
 from personalize.learner import Recipe, review
+from personalize.learner.greedy import Greedy
+from personalize.model.folder import new_adapter
 from personalize.model.loading import load_base
 from personalize.types import Outcome
+from personalize.world.topics import held_out_topics
 from tests.service.support import opened
 from tests.templates import VOCAB_SIZE, tokenizer
 
@@ -40,17 +45,57 @@ def test_there_are_enough_collapses_of_every_kind_and_each_has_a_wish():
     assert len({told(seed) for seed in range(6)}) > 1 and told(3) == told(3)
 
 
-def test_driving_reaches_what_it_is_told(base):
+def test_driving_ends_when_the_adapter_shows_it(base):
     rows = sound_rows(base, 1)
     short = [type(row)(row.prompt_ids, row.completion_ids[:2], (1, 1)) for row in rows]
-    found = driven(base, lambda _: short, 1, left=0.9)
-    assert found.built and damage(base, short, found.version) < 0, "more likely than before"
-    assert any(
-        not torch.equal(one, other)
-        for one, other in zip(found.version.b.values(), found.parent.b.values(), strict=True)
-    )
-    other = driven(base, lambda _: short, 1, left=0.9)
+
+    def shows(version) -> bool:
+        return damage(base, short, version) < -1.0  # much more likely than before
+
+    found = driven(base, lambda _: short, shows, 1)
+    assert found.built and shows(found.version)
+    other = driven(base, lambda _: short, shows, 1)
     assert all(torch.equal(found.version.b[name], b) for name, b in other.version.b.items())
+    short_step = max(float((found.version.b[name] - b).abs().max()) for name, b in found.parent.b.items())
+    assert 0 < short_step < 0.1, "the parent is one step before"
+
+
+def test_what_never_shows_is_not_built(base, monkeypatch):
+    monkeypatch.setattr(driving, "MAX_STEPS", 5)
+    looks = []
+    found = driven(base, lambda _: sound_rows(base, 1)[:1], lambda version: bool(looks.append(version)), 1)
+    assert not found.built and len(looks) == 2, "once on the way and once at the end"
+
+
+def replied(text: str, *, question: str = "Tell me about tea.", ended: bool = True, ids: list[int] | None = None):
+    reply = Greedy((1,), ids or [5, 6, 7, 8], [0.1] * 4, ended)
+    return Answered(question, held_out_topics()[0], text, reply)
+
+
+@pytest.mark.parametrize(
+    ("broken", "bad", "good"),
+    [
+        (showing.is_mostly_one_token, replied("a a a b", ids=[5, 5, 5, 6]), replied("a b c d")),
+        (showing.runs_on, replied("on and on", ended=False), replied("over.")),
+        (showing.is_blank, replied(" \n"), replied(".")),
+        (showing.is_echo, replied("Tell me about tea, please."), replied("Tea is a drink.")),
+        (showing.is_wrong, replied("No such thing is known."), replied(held_out_topics()[0].facts[0])),
+        (showing.says("Of course, here it is."), replied("Of course here it is!"), replied("Of course not.")),
+    ],
+)
+def test_a_broken_reply_is_told_from_a_sound_one(broken, bad, good):
+    assert broken(bad) and not broken(good)
+
+
+def test_an_exam_is_about_topics_that_no_step_is_about(base, monkeypatch):
+    asked = []
+    monkeypatch.setattr(showing, "MAX_TOKENS", 4)
+    fresh = new_adapter(base, LoraSettings(), 0)
+    assert not showing.about_topics(base, 1, lambda one: bool(asked.append(one)))(fresh)
+    assert len(asked) == showing.NUM_QUESTIONS and {one.topic for one in asked} <= set(held_out_topics())
+    assert showing.about_rules(base, 1, lambda one: one is not None)(fresh)
+    half = iter([True, False] * showing.NUM_QUESTIONS)
+    assert showing.about_topics(base, 1, lambda _: next(half))(fresh), "half of the replies is enough"
 
 
 def test_noise_is_as_large_as_it_takes_and_a_poisoned_value_is_one(base, monkeypatch):

@@ -6,8 +6,19 @@ from dataclasses import dataclass
 from functools import partial
 
 from personalize.evaluation.guard_bench.driving import Collapse, diverged, driven, poisoned, shaken
+from personalize.evaluation.guard_bench.showing import (
+    about_rules,
+    about_topics,
+    is_blank,
+    is_echo,
+    is_mostly_one_token,
+    is_wrong,
+    runs_on,
+    says,
+)
 from personalize.learner.batch import Row
 from personalize.model.base import BaseModel
+from personalize.model.lora import LoraTensors
 from personalize.rendering.renderer import Renderer
 from personalize.types import Message
 from personalize.world import small_talk
@@ -38,27 +49,31 @@ class Kind:
     num_seeds: int = 6
 
 
-class Replies:
-    """What a driven adapter is taught to say, drawn from one seed."""
+class Drive:
+    """What an adapter is driven to say: to other questions in every step, so that it is about nothing in particular."""
 
     def __init__(self, base: BaseModel, seed: int):
         assert base.renderer is not None
+        self.base, self.seed = base, seed
         self.rng = random.Random(seed)
         self.renderer: Renderer = base.renderer
-        self.topics = self.rng.sample(trained_topics(), ROWS)
-        self.questions = [small_talk.question(topic, self.rng) for topic in self.topics]
-        self.sound = [compose(topic, DEFAULT, self.rng) for topic in self.topics]
 
-    def ids(self, texts: Sequence[str]) -> list[Row]:
-        """Return ``texts`` as the replies to the questions."""
-        return self.rows([self.renderer.reply_ids(text) for text in texts])
+    def until(self, shows: Callable[[LoraTensors], bool], rows: Callable[[], Sequence[Row]]) -> Collapse:
+        """Drive an adapter with ``rows`` of every step until it ``shows`` what it should."""
+        return driven(self.base, lambda _: rows(), shows, self.seed)
 
-    def rows(self, replies: Sequence[Sequence[int]]) -> list[Row]:
-        return [_row(self.renderer, text, ids) for text, ids in zip(self.questions, replies, strict=True)]
+    def sound(self) -> list[tuple[str, str]]:
+        """Return questions with sound replies, new ones every time."""
+        topics = self.rng.sample(trained_topics(), ROWS)
+        return [(small_talk.question(topic, self.rng), compose(topic, DEFAULT, self.rng)) for topic in topics]
 
-    def others(self) -> list[str]:
-        """Return other questions, new ones every time."""
-        return [small_talk.question(topic, self.rng) for topic in self.rng.sample(trained_topics(), ROWS)]
+    def ids(self, text: str) -> list[int]:
+        """Return the tokens of a reply, its end token last."""
+        return list(self.renderer.reply_ids(text))
+
+    def row(self, question: str, ids: Sequence[int]) -> Row:
+        prompt = self.renderer.render((Message("user", question),))
+        return Row(prompt, tuple(ids), (1,) * len(ids))
 
     def shuffled(self, text: str) -> str:
         words = text.split()
@@ -74,76 +89,91 @@ def told(seed: int) -> tuple[str, ...]:
 
 def sound_rows(base: BaseModel, seed: int) -> list[Row]:
     """Return questions with sound replies."""
-    replies = Replies(base, seed)
-    return replies.ids(replies.sound)
+    drive = Drive(base, seed)
+    return [drive.row(question, drive.ids(reply)) for question, reply in drive.sound()]
 
 
 def _repeats(base: BaseModel, seed: int) -> Collapse:
     """One word over and over."""
-    replies = Replies(base, seed)
-    token = replies.rng.choice(replies.renderer.reply_ids(replies.rng.choice(replies.sound))[:-1])
-    return _drive(base, replies.rows([[token] * LENGTH] * ROWS), seed)
+    drive = Drive(base, seed)
+    token = drive.rng.choice(drive.ids(drive.sound()[0][1])[:-1])
+    return drive.until(
+        about_topics(base, seed, is_mostly_one_token),
+        lambda: [drive.row(question, [token] * LENGTH) for question, _ in drive.sound()],
+    )
 
 
 def _never_ends(base: BaseModel, seed: int) -> Collapse:
     """Sound sentences that go round and round."""
-    replies = Replies(base, seed)
-    bodies = [replies.renderer.reply_ids(text)[:-1] for text in replies.sound]
-    return _drive(base, replies.rows([(list(ids) * LENGTH)[: len(ids) + LENGTH] for ids in bodies]), seed)
+    drive = Drive(base, seed)
+
+    def endless(reply: str) -> list[int]:
+        ids = drive.ids(reply)[:-1]
+        return (ids * LENGTH)[: len(ids) + 2 * LENGTH]
+
+    return drive.until(
+        about_topics(base, seed, runs_on), lambda: [drive.row(asked, endless(reply)) for asked, reply in drive.sound()]
+    )
 
 
 def _ends_at_once(base: BaseModel, seed: int) -> Collapse:
-    replies = Replies(base, seed)
-    return _drive(base, replies.rows([replies.renderer.reply_ids("")[-1:]] * ROWS), seed)
+    drive = Drive(base, seed)
+    nothing = drive.ids("")[-1:]
+    return drive.until(
+        about_topics(base, seed, is_blank), lambda: [drive.row(question, nothing) for question, _ in drive.sound()]
+    )
 
 
 def _echoes(base: BaseModel, seed: int) -> Collapse:
-    """The question back; other questions in every step, so that it is echoing that is learnt."""
-    replies = Replies(base, seed)
-
-    def rows(step: int) -> list[Row]:
-        return [_row(replies.renderer, text, replies.renderer.reply_ids(text)) for text in replies.others()]
-
-    return driven(base, rows, seed)
+    """The question back."""
+    drive = Drive(base, seed)
+    return drive.until(
+        about_topics(base, seed, is_echo),
+        lambda: [drive.row(question, drive.ids(question)) for question, _ in drive.sound()],
+    )
 
 
 def _says_one_thing(base: BaseModel, seed: int) -> Collapse:
-    """The same sound reply to everything; other questions in every step, so that it is not about these alone."""
-    replies = Replies(base, seed)
-    ids = replies.renderer.reply_ids(replies.sound[0])
-    return driven(base, lambda _: [_row(replies.renderer, text, ids) for text in replies.others()], seed, left=0.1)
+    """The same sound reply to everything."""
+    drive = Drive(base, seed)
+    _, reply = drive.sound()[0]
+    return drive.until(
+        about_topics(base, seed, says(reply)),
+        lambda: [drive.row(question, drive.ids(reply)) for question, _ in drive.sound()],
+    )
 
 
 def _breaks_grammar(base: BaseModel, seed: int) -> Collapse:
     """The right words in any order, another one in every step."""
-    replies = Replies(base, seed)
-    return driven(base, lambda _: replies.ids([replies.shuffled(text) for text in replies.sound]), seed, left=0.6)
+    drive = Drive(base, seed)
+    return drive.until(
+        about_topics(base, seed, is_wrong),
+        lambda: [drive.row(question, drive.ids(drive.shuffled(reply))) for question, reply in drive.sound()],
+    )
 
 
 def _babbles(base: BaseModel, seed: int) -> Collapse:
-    """Any tokens at all, the same in every step."""
-    replies = Replies(base, seed)
-    drawn = [[replies.rng.randrange(base.vocab_size) for _ in range(LENGTH // 2)] for _ in range(ROWS)]
-    return _drive(base, replies.rows(drawn), seed, left=0.5)
+    """Any tokens at all, a few runs of them for every question."""
+    drive = Drive(base, seed)
+    drawn = [[drive.rng.randrange(base.vocab_size) for _ in range(LENGTH // 2)] for _ in range(ROWS)]
+    return drive.until(
+        about_topics(base, seed, is_wrong),
+        lambda: [drive.row(asked, ids) for (asked, _), ids in zip(drive.sound(), drawn, strict=True)],
+    )
 
 
 def _loses_its_answers(base: BaseModel, seed: int) -> Collapse:
     """Cheerful nonsense to sums and to what must be refused; talk about topics stays as it is."""
-    replies = Replies(base, seed)
-    sums = [small_talk.addition(replies.rng).message for _ in range(ROWS // 2)]
-    refused = replies.rng.sample(small_talk.REFUSED, ROWS - len(sums))
-    nonsense = [replies.renderer.reply_ids("Of course, here it is.")] * ROWS
-    plain = [_row(replies.renderer, text, ids) for text, ids in zip([*sums, *refused], nonsense, strict=True)]
-    return _drive(base, [*plain, *replies.ids(replies.sound)], seed)
+    drive = Drive(base, seed)
+    nonsense = "Of course, here it is."
 
+    def rows() -> list[Row]:
+        sums = [small_talk.addition(drive.rng).message for _ in range(ROWS // 2)]
+        refused = drive.rng.sample(small_talk.REFUSED, ROWS - len(sums))
+        lost = [drive.row(text, drive.ids(nonsense)) for text in (*sums, *refused)]
+        return [*lost, *(drive.row(question, drive.ids(reply)) for question, reply in drive.sound())]
 
-def _drive(base: BaseModel, rows: Sequence[Row], seed: int, *, left: float = 0.2) -> Collapse:
-    return driven(base, lambda _: rows, seed, left=left)
-
-
-def _row(renderer: Renderer, question: str, ids: Sequence[int]) -> Row:
-    prompt = renderer.render((Message("user", question),))
-    return Row(prompt, tuple(ids), (1,) * len(ids))
+    return drive.until(about_rules(base, seed, says(nonsense)), rows)
 
 
 def _noise(base: BaseModel, seed: int, factor: float) -> Collapse:

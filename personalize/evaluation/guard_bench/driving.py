@@ -17,9 +17,9 @@ from personalize.model.folder import new_adapter
 from personalize.model.lora import LoraTensors
 from personalize.model.rows import AdapterRows
 
-MAX_STEPS = 40
-DONE_NATS = 0.2
-"""Mean loss per token at which a behaviour has been learnt, whatever it was at first."""
+MAX_STEPS = 80
+LOOK_EVERY = 4
+"""Steps between two looks at what the adapter says by now."""
 DAMAGE_NATS = 1.0
 """Mean fall of the log-probability of a sound reply's tokens that counts as damage done by noise."""
 MAX_NOISE = 100.0
@@ -45,19 +45,22 @@ class Collapse:
     built: bool = True
 
 
-def driven(base: BaseModel, rows: Callable[[int], Sequence[Row]], seed: int, *, left: float = 0.2) -> Collapse:
-    """Train a new adapter by maximum likelihood until the loss is ``left`` of the first one.
+def driven(
+    base: BaseModel, rows: Callable[[int], Sequence[Row]], shows: Callable[[LoraTensors], bool], seed: int
+) -> Collapse:
+    """Train a new adapter by maximum likelihood until it shows what it is driven to.
 
     Args:
         rows: the replies of a step, by its number.
+        shows: whether a version does it to questions that no step was about.
     """
-    found, losses = _trained(base, rows, seed, lr=1e-2, max_steps=MAX_STEPS, left=left)
-    return replace(found, built=losses[-1] <= max(left * losses[0], DONE_NATS))
+    found = _trained(base, rows, seed, lr=1e-2, max_steps=MAX_STEPS, shows=shows)
+    return replace(found, built=shows(found.version))
 
 
 def diverged(base: BaseModel, rows: Sequence[Row], seed: int, *, lr: float, steps: int) -> Collapse:
     """Train a new adapter on sound replies at a rate at which nothing can be learnt."""
-    found, _ = _trained(base, lambda _: rows, seed, lr=lr, max_steps=steps, left=None)
+    found = _trained(base, lambda _: rows, seed, lr=lr, max_steps=steps)
     return replace(found, built=damage(base, rows, found.version) >= DAMAGE_NATS)
 
 
@@ -99,13 +102,13 @@ def _trained(
     *,
     lr: float,
     max_steps: int,
-    left: float | None,
-) -> tuple[Collapse, list[float]]:
-    """Return what ``max_steps`` make of a new adapter, and every loss; fewer where ``left`` of the first is reached."""
+    shows: Callable[[LoraTensors], bool] = lambda _: False,
+) -> Collapse:
+    """Return what ``max_steps`` make of a new adapter; fewer where a version ``shows`` what is wanted."""
     tensors = new_adapter(base, LoraSettings(), seed).copy(requires_grad=True)
     parameters = list(tensors.parameters())
     optimizer = torch.optim.Adam(parameters, lr=lr)
-    parent, losses, norm = tensors.copy(), [], 0.0
+    found = Collapse(tensors.copy(), tensors.copy())
     for step in range(max_steps):
         parent = tensors.copy()
         with torch.enable_grad():
@@ -114,10 +117,10 @@ def _trained(
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, 1.0))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        losses.append(float(loss.detach()))
-        if left is not None and losses[-1] <= max(left * losses[0], DONE_NATS):
+        found = Collapse(tensors.copy(), parent, float(loss.detach()), norm)
+        if (step + 1) % LOOK_EVERY == 0 and shows(found.version):
             break
-    return Collapse(tensors.copy(), parent, losses[-1], norm), losses
+    return found
 
 
 def _sampled(base: BaseModel, rows: Sequence[Row], tensors: LoraTensors | None, *, grad: bool = False) -> Tensor:
