@@ -7,7 +7,7 @@ a wish to go back to the default. A new question can move its own reply as far; 
 Shape letters: N trained positions, V vocabulary.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -47,7 +47,7 @@ class Gate:
                 if pupil.metrics["signal"] >= recipe.gate_nats:
                     yield from self._measure_reach(pupil, recipe.reach_nats)
         for pupil in pupils:
-            self._settle_block(pupil, recipe)
+            yield from self._settle_block(pupil, recipe)
             yield Window()
             if not pupil.metrics["informative"]:
                 self._look_for_lapse(pupil, recipe)
@@ -97,15 +97,30 @@ class Gate:
             pupil.metrics["reversal"] = self._probes.reversal(self._base, told, follow_up)
             yield Window()
 
-    def _settle_block(self, pupil: Pupil, recipe: Recipe) -> None:
+    def _settle_block(self, pupil: Pupil, recipe: Recipe) -> Iterator[Window]:
         newest, standing = pupil.lesson.experience, pupil.remembered(pupil.lesson.state.block)
         informative = is_informative(pupil.metrics, recipe)
         pupil.metrics["informative"] = float(informative)
         pupil.block = standing
         if informative:
+            standing = yield from self._without_moot(pupil, standing, recipe)
             while standing and not fits(self._base, newest, [*standing, newest]):  # the teacher is asked about them all
                 standing = standing[1:]
             pupil.block = next_block(standing, newest, recipe.block_size, partial(self._base_told, pupil))
+
+    def _without_moot(
+        self, pupil: Pupil, standing: tuple[Experience, ...], recipe: Recipe
+    ) -> Generator[Window, None, tuple[Experience, ...]]:
+        """Return what still stands once the newest has been said: neither said again nor taken back by it."""
+        if not standing or recipe.moot_nats is None or recipe.block_size == 1:
+            return standing
+        if self._probes is None:
+            self._probes = yield from Probes.asking(self._base)
+        earlier, newer = [turn.follow_up for turn in standing], pupil.lesson.experience.follow_up
+        remaining = yield from self._probes.remaining(self._base, earlier, newer)
+        left = tuple(turn for turn, nats in zip(standing, remaining, strict=True) if not nats < recipe.moot_nats)
+        pupil.metrics["num_moot"] = float(len(standing) - len(left))
+        return left
 
     def _look_for_lapse(self, pupil: Pupil, recipe: Recipe) -> None:
         """Decide whether a turn whose follow-up says nothing new is trained on: where its reply went against the block.

@@ -7,6 +7,9 @@ questions of every day, and what counts is how implausible it then finds its own
 A wish to go back to plain answers makes no plain answer implausible. It shows beside the wishes that it takes back:
 told those alone, the base finds its plain answers implausible, and told both it does no longer.
 
+An earlier wish that changes nothing any more in the answers that are given to a new one has been said again, or taken
+back: it is moot.
+
 On the embedded model's held-out wordings the two kinds lie a factor of ten apart (docs/decisions/0016).
 
 Shape letters: N tokens of all answers.
@@ -22,7 +25,7 @@ from torch import Tensor
 
 from personalize.errors import ContextTooLong, TemplateError
 from personalize.learner.batch import Row
-from personalize.learner.greedy import finished, plain_answers
+from personalize.learner.greedy import finished, greedy_replies, plain_answers
 from personalize.learner.passes import token_log_probs
 from personalize.model.base import BaseModel
 from personalize.types import Message, Window
@@ -73,7 +76,9 @@ class Probes:
         that the chat template refuses there, cannot be judged and is given the benefit of the doubt: infinity.
         """
         told = (self._told(base, [text]) for text in follow_ups)
-        return [math.inf if rows is None else self._moved(self.base_N - token_log_probs(base, rows)) for rows in told]
+        return [
+            math.inf if rows is None else _moved(self.base_N - token_log_probs(base, rows), self.rows) for rows in told
+        ]
 
     def reversal(self, base: BaseModel, standing: Sequence[str], follow_up: str) -> float:
         """Return how far a follow-up takes back what earlier ones do to other conversations, in nats.
@@ -85,22 +90,49 @@ class Probes:
             before, both = (self._told(base, [*standing[first:], *more]) for more in ([], [follow_up]))
             if before is not None and both is not None:
                 before_N, both_N = token_log_probs(base, (*before, *both)).chunk(2)
-                return self._moved(both_N - before_N)
+                return _moved(both_N - before_N, self.rows)
         return 0.0
 
-    def _moved(self, change_N: Tensor) -> float:
-        """Return the largest change of any token in an answer, of all answers the lowest but ``SPARED``."""
-        parts = change_N.split([len(row.completion_ids) for row in self.rows])
-        largest = torch.stack([part.max() for part in parts]).sort().values  # not a number is last
-        return float(largest[min(SPARED, len(largest) - 1)])
+    def remaining(self, base: BaseModel, earlier: Sequence[str], newer: str) -> Generator[Window, None, list[float]]:
+        """Return what each of ``earlier`` still changes beside a ``newer`` follow-up, in nats; yields after every pass.
 
-    def _told(self, base: BaseModel, follow_ups: Sequence[str]) -> list[Row] | None:
-        """Return all answers under their questions with the follow-ups; None where that cannot be read."""
-        assert base.renderer is not None
-        try:
-            prompts = [base.renderer.render((Message("user", text),), follow_ups) for text in self.questions]
-        except (ContextTooLong, TemplateError):
+        That is what ``reach`` is, but in the base's answers when told the newer one alone, and from there to both. What
+        cannot be read beside it has the benefit of the doubt: infinity.
+        """
+        prompts = self._prompts(base, [newer])
+        if prompts is None or max(map(len, prompts)) >= base.max_model_len:
+            return [math.inf] * len(earlier)
+        replies = yield from greedy_replies(base, prompts, None, MAX_TOKENS)
+        answers = tuple(reply.row for reply in replies)
+        told = [self._told(base, [text, newer], answers) for text in earlier]
+        readable = [rows for rows in told if rows is not None]
+        alone_N, *both = token_log_probs(base, [*answers, *(row for rows in readable for row in rows)]).split(
+            sum(len(row.completion_ids) for row in answers)
+        )
+        yield Window()
+        found = iter([_moved(alone_N - both_N, answers) for both_N in both])
+        return [math.inf if rows is None else next(found) for rows in told]
+
+    def _told(self, base: BaseModel, follow_ups: Sequence[str], answers: Sequence[Row] = ()) -> list[Row] | None:
+        """Return answers, or the plain ones, under their questions with the follow-ups; None if that is not to read."""
+        prompts, answers = self._prompts(base, follow_ups), answers or self.rows
+        if prompts is None:
             return None
-        rows = [Row(ids, row.completion_ids, row.completion_mask) for ids, row in zip(prompts, self.rows, strict=True)]
+        rows = [Row(ids, row.completion_ids, row.completion_mask) for ids, row in zip(prompts, answers, strict=True)]
         fits = all(len(row.prompt_ids) + len(row.completion_ids) <= base.max_model_len for row in rows)
         return rows if fits else None
+
+    def _prompts(self, base: BaseModel, follow_ups: Sequence[str]) -> list[tuple[int, ...]] | None:
+        """Return all questions with the follow-ups; None where they do not fit or cannot be put."""
+        assert base.renderer is not None
+        try:
+            return [base.renderer.render((Message("user", text),), follow_ups) for text in self.questions]
+        except (ContextTooLong, TemplateError):
+            return None
+
+
+def _moved(change_N: Tensor, answers: Sequence[Row]) -> float:
+    """Return the largest change of any token in an answer, of all answers the lowest but ``SPARED``."""
+    parts = change_N.split([len(row.completion_ids) for row in answers])
+    largest = torch.stack([part.max() for part in parts]).sort().values  # not a number is last
+    return float(largest[min(SPARED, len(largest) - 1)])

@@ -44,6 +44,8 @@ class Recipe:
         reach_nats: it enters only if it would also have moved the base's answers to other questions by at least this,
             or takes back by as much what standing follow-ups do to them (see ``learner.probes``): a wish does, a new
             question does not; None asks for no more than ``gate_nats``.
+        moot_nats: a standing follow-up leaves the block when a new one enters beside which it changes less than this in
+            the base's answers to other questions: it has been said again, or taken back; None lets all stand.
         block_size: most follow-ups that the teacher is told together; 1 tells only the newest.
         lapse_nats: a turn whose follow-up did not enter is trained on, under the standing block, if its reply went
             against that by at least this, in nats per reply; 0 trains on every turn, None on none of them.
@@ -90,6 +92,7 @@ class Recipe:
     clip: float | None = None
     gate_nats: float | None = 0.0
     reach_nats: float | None = 3.75
+    moot_nats: float | None = 2.0
     block_size: int = 4
     lapse_nats: float | None = 0.0
     replay: int = 3
@@ -124,6 +127,7 @@ class Recipe:
             ("clip", 0.0),
             ("gate_nats", 0.0),
             ("reach_nats", 0.0),
+            ("moot_nats", 0.0),
             ("lapse_nats", 0.0),
             ("full_step_nats", 1e-9),
         ):
