@@ -7,8 +7,9 @@ import pytest
 
 from personalize.errors import ContextTooLong
 from personalize.learner import HindsightLearner, Recipe
+from personalize.learner import probes as probing
 from personalize.learner.greedy import finished, plain_answers
-from personalize.learner.probes import MAX_TOKENS, SPARED, Probes
+from personalize.learner.probes import SPARED, Probes
 from personalize.model.base import BaseModel
 from personalize.model.loading import load_base
 from personalize.types import Message
@@ -31,7 +32,7 @@ def slowly(base, probes, monkeypatch, earlier: str, newer: str) -> float:
     plain = CharacterRenderer.render
     with monkeypatch.context() as told:  # the told base's own answers, by the way that the plain ones are asked
         told.setattr(CharacterRenderer, "render", lambda self, messages, _=(): plain(self, messages, [newer]))
-        rows, _ = finished(plain_answers(base, probes.questions, MAX_TOKENS))
+        rows, _ = finished(plain_answers(base, probes.questions, probing.MAX_TOKENS))
     falls = []
     for question, row in zip(probes.questions, rows, strict=True):
         alone, both = (
@@ -43,6 +44,7 @@ def slowly(base, probes, monkeypatch, earlier: str, newer: str) -> float:
 
 
 def test_what_remains_equals_one_plain_forward_per_token(base, probes, monkeypatch):
+    monkeypatch.setattr(probing, "MAX_TOKENS", 16)
     standing = ["with emoji", "a title"]
     expected = [slowly(base, probes, monkeypatch, text, "shorter") for text in standing]
     assert finished(probes.remaining(base, standing, "shorter")) == pytest.approx(expected, abs=1e-4)
@@ -123,7 +125,7 @@ def test_measuring_is_cut_into_windows_of_one_pass(base, probes, monkeypatch):
     assert len(passes) > 5 and most <= 2
 
 
-@pytest.mark.slow  # eighty pairs of follow-ups, each with answers of its own
+@pytest.mark.slow  # three dozen pairs of follow-ups, each with answers of its own
 def test_on_the_embedded_model_the_same_wish_is_moot_and_another_is_not():
     base = load_base("pocket", device="cpu")
     probes, rng = Probes.of(base), random.Random(1)
@@ -139,6 +141,6 @@ def test_on_the_embedded_model_the_same_wish_is_moot_and_another_is_not():
 
     others = [(one, rng.choice([two for two in NON_DEFAULT if two.dimension != one.dimension])) for one in NON_DEFAULT]
     back = [(one, Preference(one.dimension, VALUES[one.dimension][0])) for one in NON_DEFAULT]
-    assert moot([(one, one) for one in NON_DEFAULT] * 2) >= 0.8
-    assert moot(others * 2) <= 0.15
-    assert moot(back * 2) >= 0.3
+    assert moot([(one, one) for one in NON_DEFAULT]) >= 0.75
+    assert moot(others) <= 0.2
+    assert moot(back) >= 0.25
