@@ -23,7 +23,7 @@ from tests.learner.conftest import CharacterRenderer, Life, experience, run
 from tests.learner.test_update import weights
 
 WISH, LONG = "shorter", "x" * 600
-OPEN_GATE = {"gate_nats": 0.0, "lr": 1e-2, "replay": 2, "rehearse": 0, "num_steps": 2}
+OPEN_GATE = {"gate_nats": 0.0, "moot_nats": None, "lr": 1e-2, "replay": 2, "rehearse": 0, "num_steps": 2}
 
 
 @pytest.fixture(scope="module")
