@@ -87,15 +87,20 @@ class Gate:
 
     def _measure_reach(self, pupil: Pupil, enough_nats: float) -> Iterator[Window]:
         """Measure how far a follow-up reaches, and where that is not enough, whether it takes back what stands."""
-        if self._probes is None:
-            self._probes = yield from Probes.asking(self._base)
+        probes = yield from self._asked()
         follow_up, standing = pupil.lesson.experience.follow_up, pupil.remembered(pupil.lesson.state.block)
-        (pupil.metrics["reach"],) = self._probes.reach(self._base, [follow_up])
+        (pupil.metrics["reach"],) = probes.reach(self._base, [follow_up])
         yield Window()
         if standing and not pupil.metrics["reach"] >= enough_nats:
             told = [turn.follow_up for turn in standing]
-            pupil.metrics["reversal"] = self._probes.reversal(self._base, told, follow_up)
+            pupil.metrics["reversal"] = probes.reversal(self._base, told, follow_up)
             yield Window()
+
+    def _asked(self) -> Generator[Window, None, Probes]:
+        """Return the probes; whoever needs them first asks the base."""
+        if self._probes is None:
+            self._probes = yield from Probes.asking(self._base)
+        return self._probes
 
     def _settle_block(self, pupil: Pupil, recipe: Recipe) -> Iterator[Window]:
         newest, standing = pupil.lesson.experience, pupil.remembered(pupil.lesson.state.block)
@@ -114,10 +119,9 @@ class Gate:
         """Return what still stands once the newest has been said: neither said again nor taken back by it."""
         if not standing or recipe.moot_nats is None or recipe.block_size == 1:
             return standing
-        if self._probes is None:
-            self._probes = yield from Probes.asking(self._base)
+        probes = yield from self._asked()
         earlier, newer = [turn.follow_up for turn in standing], pupil.lesson.experience.follow_up
-        remaining = yield from self._probes.remaining(self._base, earlier, newer)
+        remaining = yield from probes.remaining(self._base, earlier, newer)
         left = tuple(turn for turn, nats in zip(standing, remaining, strict=True) if not nats < recipe.moot_nats)
         pupil.metrics["num_moot"] = float(len(standing) - len(left))
         return left

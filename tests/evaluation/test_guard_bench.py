@@ -52,9 +52,9 @@ def test_driving_ends_when_the_adapter_shows_it(base):
     def shows(version) -> bool:
         return damage(base, short, version) < -1.0  # much more likely than before
 
-    found = driven(base, lambda _: short, shows, 1)
+    found = driven(base, lambda: short, shows, 1)
     assert found.built and shows(found.version)
-    other = driven(base, lambda _: short, shows, 1)
+    other = driven(base, lambda: short, shows, 1)
     assert all(torch.equal(found.version.b[name], b) for name, b in other.version.b.items())
     short_step = max(float((found.version.b[name] - b).abs().max()) for name, b in found.parent.b.items())
     assert 0 < short_step < 0.1, "the parent is one step before"
@@ -63,7 +63,7 @@ def test_driving_ends_when_the_adapter_shows_it(base):
 def test_what_never_shows_is_not_built(base, monkeypatch):
     monkeypatch.setattr(driving, "MAX_STEPS", 5)
     looks = []
-    found = driven(base, lambda _: sound_rows(base, 1)[:1], lambda version: bool(looks.append(version)), 1)
+    found = driven(base, lambda: sound_rows(base, 1)[:1], lambda version: bool(looks.append(version)), 1)
     assert not found.built and len(looks) == 2, "once on the way and once at the end"
 
 

@@ -60,7 +60,7 @@ class Drive:
 
     def until(self, shows: Callable[[LoraTensors], bool], rows: Callable[[], Sequence[Row]]) -> Collapse:
         """Drive an adapter with ``rows`` of every step until it ``shows`` what it should."""
-        return driven(self.base, lambda _: rows(), shows, self.seed)
+        return driven(self.base, rows, shows, self.seed)
 
     def sound(self) -> list[tuple[str, str]]:
         """Return questions with sound replies, new ones every time."""

@@ -46,12 +46,12 @@ class Collapse:
 
 
 def driven(
-    base: BaseModel, rows: Callable[[int], Sequence[Row]], shows: Callable[[LoraTensors], bool], seed: int
+    base: BaseModel, rows: Callable[[], Sequence[Row]], shows: Callable[[LoraTensors], bool], seed: int
 ) -> Collapse:
     """Train a new adapter by maximum likelihood until it shows what it is driven to.
 
     Args:
-        rows: the replies of a step, by its number.
+        rows: returns the replies of the next step.
         shows: whether a version does it to questions that no step was about.
     """
     found = _trained(base, rows, seed, lr=1e-2, max_steps=MAX_STEPS, shows=shows)
@@ -60,7 +60,7 @@ def driven(
 
 def diverged(base: BaseModel, rows: Sequence[Row], seed: int, *, lr: float, steps: int) -> Collapse:
     """Train a new adapter on sound replies at a rate at which nothing can be learnt."""
-    found = _trained(base, lambda _: rows, seed, lr=lr, max_steps=steps)
+    found = _trained(base, lambda: rows, seed, lr=lr, max_steps=steps)
     return replace(found, built=damage(base, rows, found.version) >= DAMAGE_NATS)
 
 
@@ -97,7 +97,7 @@ def damage(base: BaseModel, rows: Sequence[Row], tensors: LoraTensors) -> float:
 
 def _trained(
     base: BaseModel,
-    rows: Callable[[int], Sequence[Row]],
+    rows: Callable[[], Sequence[Row]],
     seed: int,
     *,
     lr: float,
@@ -112,7 +112,7 @@ def _trained(
     for step in range(max_steps):
         parent = tensors.copy()
         with torch.enable_grad():
-            loss = -_sampled(base, rows(step), tensors, grad=True).mean()
+            loss = -_sampled(base, rows(), tensors, grad=True).mean()
             loss.backward()
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, 1.0))
         optimizer.step()
