@@ -158,8 +158,9 @@ def is_informative(metrics: Mapping[str, float], recipe: Recipe) -> bool:
         return True
     if not metrics["signal"] >= recipe.gate_nats:
         return False
-    reached = (metrics.get("reach", 0.0), metrics.get("reversal", 0.0))
-    return recipe.reach_nats is None or any(nats >= recipe.reach_nats for nats in reached)
+    if recipe.reach_nats is None:
+        return True
+    return metrics.get("reach", 0.0) >= recipe.reach_nats or metrics.get("reversal", 0.0) >= recipe.reversal_nats
 
 
 def hindsight_gap(student_NV: Tensor, told_NV: Tensor) -> Tensor:

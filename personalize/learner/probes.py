@@ -2,15 +2,17 @@
 
 A wish about the manner ("shorter, please") would have changed nearly every reply. A new question, praise or a remark
 often moves its own reply as much as a wish does, yet nobody else's. So the base model is told the follow-up with a few
-questions of every day, and what counts is how implausible it then finds its own plain answers to them.
+questions of every day, and what counts is how much less likely it then finds its own plain answers to them, each as a
+whole: a token that becomes unlikely beside others that gain by it is no other manner.
 
-A wish to go back to plain answers makes no plain answer implausible. It shows beside the wishes that it takes back:
-told those alone, the base finds its plain answers implausible, and told both it does no longer.
+A wish to go back to plain answers makes no plain answer less likely. It shows beside the wishes that it takes back:
+told those alone, the base finds some token of its plain answers implausible, and told both it does no longer. Here
+tokens are judged one by one: whatever is said last weakens a little everywhere what was said before it.
 
 An earlier wish that changes nothing any more in the answers that are given to a new one has been said again, or taken
 back: it is moot.
 
-On the embedded model's held-out wordings the two kinds lie a factor of ten apart (docs/decisions/0016).
+What that tells apart on the embedded model, and by how much: docs/decisions/0016, 0021, 0022.
 
 Shape letters: N tokens of all answers.
 """
@@ -71,26 +73,27 @@ class Probes:
     def reach(self, base: BaseModel, follow_ups: Sequence[str]) -> list[float]:
         """Return for every follow-up what it does to other conversations, in nats.
 
-        That is the largest fall of any token's log-probability in an answer, once the model is told the follow-up; of
-        all answers the lowest such fall but ``SPARED``. A follow-up so long that a question has no room beside it, or
+        That is the fall of an answer's log-probability once the model is told the follow-up; of all answers the lowest
+        such fall but ``SPARED``. A follow-up so long that a question has no room beside it, or
         that the chat template refuses there, cannot be judged and is given the benefit of the doubt: infinity.
         """
         told = (self._told(base, [text]) for text in follow_ups)
         return [
-            math.inf if rows is None else _moved(self.base_N - token_log_probs(base, rows), self.rows) for rows in told
+            math.inf if rows is None else _fall(self.base_N - token_log_probs(base, rows), self.rows) for rows in told
         ]
 
     def reversal(self, base: BaseModel, standing: Sequence[str], follow_up: str) -> float:
         """Return how far a follow-up takes back what earlier ones do to other conversations, in nats.
 
-        That is what ``reach`` is, but of the rises from the model that is told ``standing`` to the one that is told
-        both; of ``standing`` the newest that there is room for, and 0.0 where there is none.
+        That is the largest rise of any token's log-probability in a plain answer, from the model that is told
+        ``standing`` to the one that is told both, of all answers the lowest such rise but ``SPARED``; of ``standing``
+        the newest that there is room for, and 0.0 where there is none.
         """
         for first in range(len(standing)):
             before, both = (self._told(base, [*standing[first:], *more]) for more in ([], [follow_up]))
             if before is not None and both is not None:
                 before_N, both_N = token_log_probs(base, (*before, *both)).chunk(2)
-                return _moved(both_N - before_N, self.rows)
+                return _steepest(both_N - before_N, self.rows)
         return 0.0
 
     def remaining(self, base: BaseModel, earlier: Sequence[str], newer: str) -> Generator[Window, None, list[float]]:
@@ -110,7 +113,7 @@ class Probes:
             sum(len(row.completion_ids) for row in answers)
         )
         yield Window()
-        found = iter([_moved(alone_N - both_N, answers) for both_N in both])
+        found = iter([_fall(alone_N - both_N, answers) for both_N in both])
         return [math.inf if rows is None else next(found) for rows in told]
 
     def _told(self, base: BaseModel, follow_ups: Sequence[str], answers: Sequence[Row] = ()) -> list[Row] | None:
@@ -131,8 +134,19 @@ class Probes:
             return None
 
 
-def _moved(change_N: Tensor, answers: Sequence[Row]) -> float:
+def _fall(change_N: Tensor, answers: Sequence[Row]) -> float:
+    """Return the change of a whole answer, of all answers the lowest but ``SPARED``."""
+    return _lowest([part.sum() for part in _parts(change_N, answers)])
+
+
+def _steepest(change_N: Tensor, answers: Sequence[Row]) -> float:
     """Return the largest change of any token in an answer, of all answers the lowest but ``SPARED``."""
-    parts = change_N.split([len(row.completion_ids) for row in answers])
-    largest = torch.stack([part.max() for part in parts]).sort().values  # not a number is last
-    return float(largest[min(SPARED, len(largest) - 1)])
+    return _lowest([part.max() for part in _parts(change_N, answers)])
+
+
+def _parts(change_N: Tensor, answers: Sequence[Row]) -> tuple[Tensor, ...]:
+    return change_N.split([len(row.completion_ids) for row in answers])
+
+
+def _lowest(changes: Sequence[Tensor]) -> float:
+    return float(torch.stack([*changes]).sort().values[min(SPARED, len(changes) - 1)])  # not a number is last

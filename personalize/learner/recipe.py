@@ -14,7 +14,7 @@ _RANGES = (
     (("teacher_scale", "lr", "max_canary_loss", "max_review_rise", "max_review_sameness", "min_review_kept"), 0.0, 1.0),
     (("beta1", "beta2"), 0.0, 0.999_999),
     (("eps",), 1e-16, 1.0),
-    (("enough_nats", "max_grad_norm", "max_delta_norm", "max_reply_kl"), 0.0, 1e9),
+    (("reversal_nats", "enough_nats", "max_grad_norm", "max_delta_norm", "max_reply_kl"), 0.0, 1e9),
     (("max_review_length_ratio",), 1.0, 1000.0),
     (("max_review_entropy",), 0.0, 100.0),
 )
@@ -41,9 +41,10 @@ class Recipe:
         centred, clip: how the "sampled" objective treats its advantages.
         gate_nats: a follow-up enters the block when hindsight moves some token of the reply by at least this KL;
             None lets every follow-up in.
-        reach_nats: it enters only if it would also have moved the base's answers to other questions by at least this,
-            or takes back by as much what standing follow-ups do to them (see ``learner.probes``): a wish does, a new
-            question does not; None asks for no more than ``gate_nats``.
+        reach_nats: it enters only if it would also have made the base's answers to other questions less likely by at
+            least this (see ``learner.probes``): a wish does, a new question does not; None asks for no more than
+            ``gate_nats``.
+        reversal_nats: or if it takes back by at least this what standing follow-ups do to a token of those answers.
         moot_nats: a standing follow-up leaves the block when a new one enters beside which it changes less than this in
             the base's answers to other questions: it has been said again, or taken back; None lets all stand.
         block_size: most follow-ups that the teacher is told together; 1 tells only the newest.
@@ -91,7 +92,8 @@ class Recipe:
     centred: bool = False
     clip: float | None = None
     gate_nats: float | None = 0.0
-    reach_nats: float | None = 3.75
+    reach_nats: float | None = 5.5
+    reversal_nats: float = 3.75
     moot_nats: float | None = 2.0
     block_size: int = 4
     lapse_nats: float | None = 0.0

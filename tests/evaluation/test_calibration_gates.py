@@ -1,7 +1,7 @@
 """What calibration decides, from made-up numbers: no model."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -50,9 +50,9 @@ def failed(findings: Findings) -> list[str]:
 def test_a_good_model_passes_and_its_settings_are_a_recipe():
     found = Calibration.of("somebody/model", "0" * 64, GOOD)
     assert found.is_usable and found.recipe is not None and found.reasons == ()
-    assert found.recipe == {"name": "calibrated", "gate_nats": 2.0, "reach_nats": 2.0, "block_size": 3, "lr": 2.4e-4}
-    recipe = Recipe(**found.recipe)
-    assert (recipe.gate_nats, recipe.reach_nats, recipe.block_size, recipe.lr) == (2.0, 2.0, 3, 2.4e-4)
+    settings = {"gate_nats": 2.0, "reach_nats": 2.0, "reversal_nats": 2.0, "block_size": 3, "lr": 2.4e-4}
+    assert found.recipe == {"name": "calibrated", **settings}
+    assert asdict(Recipe(**found.recipe)) == asdict(Recipe()) | found.recipe
     assert {gate.verdict for gate in found.gates} == {"passed", "reported"}
 
 

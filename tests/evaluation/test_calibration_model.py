@@ -218,7 +218,7 @@ def test_a_reach_is_that_of_a_hand_computation(base, monkeypatch):
         at_ids = torch.arange(len(ids)), torch.tensor(ids)
         for follow_up, found in falls.items():
             told = log_probs(base, ids, base.renderer.render(messages, (follow_up,)))
-            found.append(float((log_probs(base, ids, prompt) - told)[at_ids].max()))
+            found.append(float((log_probs(base, ids, prompt) - told)[at_ids].sum()))
     second_lowest = {follow_up: sorted(found)[1] for follow_up, found in falls.items()}
     assert reading.reaches(base, [*falls, *falls]) == pytest.approx(second_lowest, abs=1e-3)
     monkeypatch.setattr(reading, "_MAX_NUMBERS", 1)

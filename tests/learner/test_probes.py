@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
@@ -41,13 +42,13 @@ def token_by_token(base, prompt, answer) -> list[float]:
     return found
 
 
-def slowly(base, probes, told_before, told_after) -> float:
-    """The largest fall of a token between two blocks, of all answers the lowest but ``SPARED``."""
+def slowly(base, probes, told_before, told_after, over: Callable = sum) -> float:
+    """The fall of an answer between two blocks, or of its steepest token, of all answers the lowest but ``SPARED``."""
     falls = []
     for question, row in zip(probes.questions, probes.rows, strict=True):
         prompts = [base.renderer.render((Message("user", question),), told) for told in (told_before, told_after)]
         before, after = (token_by_token(base, prompt, row.completion_ids) for prompt in prompts)
-        falls.append(max(one - other for one, other in zip(before, after, strict=True)))
+        falls.append(over(one - other for one, other in zip(before, after, strict=True)))
     return sorted(falls)[SPARED]
 
 
@@ -74,7 +75,7 @@ def test_reversal_equals_one_plain_forward_per_token(base, probes):
     standing = ["with emoji", "shorter"]
     reversal = probes.reversal(base, standing, "none at all")
     # a rise is a fall backwards
-    assert reversal == pytest.approx(slowly(base, probes, [*standing, "none at all"], standing), abs=1e-4)
+    assert reversal == pytest.approx(slowly(base, probes, [*standing, "none at all"], standing, max), abs=1e-4)
     assert reversal > 0.1
 
 
@@ -130,13 +131,14 @@ def test_of_what_stands_the_newest_that_fit_are_told(base, probes):
         ({"signal": 1.5, "reach": 2.5}, True),
         ({"signal": 1.5, "reach": 1.5}, False),
         ({"signal": 1.5, "reach": math.inf}, True),
-        ({"signal": 1.5, "reach": 1.5, "reversal": 2.5}, True),
-        ({"signal": 1.5, "reach": math.nan, "reversal": 2.5}, True),
+        ({"signal": 1.5, "reach": 1.5, "reversal": 3.5}, True),
+        ({"signal": 1.5, "reach": 1.5, "reversal": 2.5}, False),
+        ({"signal": 1.5, "reach": math.nan, "reversal": 3.5}, True),
         ({"signal": 1.5, "reach": 1.5, "reversal": math.nan}, False),
     ],
 )
 def test_a_follow_up_has_to_move_its_own_reply_and_others(metrics, expected):
-    assert is_informative(metrics, Recipe(gate_nats=1.0, reach_nats=2.0)) is expected
+    assert is_informative(metrics, Recipe(gate_nats=1.0, reach_nats=2.0, reversal_nats=3.0)) is expected
 
 
 @pytest.mark.parametrize("signal", [0.5, 1.5, math.nan])
@@ -260,8 +262,7 @@ def shipped():
     return base, Probes.of(base)
 
 
-def share(found: list[float]) -> float:
-    limit = Recipe().reach_nats
+def share(found: list[float], limit: float | None = Recipe().reach_nats) -> float:
     assert limit is not None and found
     return sum(nats >= limit for nats in found) / len(found)
 
@@ -277,6 +278,22 @@ def test_on_the_embedded_model_wishes_reach_and_everything_else_does_not(shipped
     assert share(probes.reach(base, idle)) <= 0.1
 
 
+@pytest.mark.slow  # two hundred follow-ups, each told with all questions
+def test_on_the_embedded_model_small_talk_before_a_question_or_a_wish_hides_neither(shipped):
+    base, probes = shipped
+    rng = random.Random(1)
+    asked = [small_talk.question(rng.choice(held_out_topics()), rng) for _ in range(8)]
+    kinds = (small_talk.HELD_OUT_PRAISE, small_talk.HELD_OUT_REMARKS)
+    idle = [f"{text} {question}" for kind in kinds for text in kind for question in asked]
+    wishes = [
+        f"{small_talk.remark(rng)} {rng.choice(held_out(wish))} {question}"
+        for wish in NON_DEFAULT
+        for question in asked
+    ]
+    assert max(probes.reach(base, idle)) < Recipe().reach_nats
+    assert share(probes.reach(base, wishes)) >= 0.9
+
+
 @pytest.mark.slow  # a hundred follow-ups, each told with all questions twice
 def test_on_the_embedded_model_a_wish_to_go_back_takes_back_what_stands(shipped):
     base, probes = shipped
@@ -289,5 +306,5 @@ def test_on_the_embedded_model_a_wish_to_go_back_takes_back_what_stands(shipped)
         others = (small_talk.praise(rng, held_out=True), small_talk.remark(rng, held_out=True))
         others = (*others, small_talk.question(rng.choice(held_out_topics()), rng))
         idle += [probes.reversal(base, standing, text) for text in others]
-    assert share(reversals) >= 0.4
-    assert share(idle) <= 0.1
+    assert share(reversals, Recipe().reversal_nats) >= 0.4
+    assert share(idle, Recipe().reversal_nats) <= 0.1
