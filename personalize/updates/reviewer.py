@@ -26,7 +26,8 @@ class Reviewer:
     version.
 
     Attributes:
-        verdicts: how many versions of this process "passed" or were "withdrawn".
+        verdicts: how many versions of this process "passed", were "withdrawn", or did not pass but were "overtaken":
+            a newer one served already, and is looked at next.
 
     Args:
         every: versions between two reviews of a user; 0 never reviews.
@@ -111,6 +112,8 @@ class Reviewer:
     def _record(self, version: Version, review: Review) -> None:
         owner, metrics = self._lease.owner, dict(review.metrics)
         head = self._store.record_review(owner, version.user_id, version.number, review.breach, metrics)
-        self.verdicts["passed" if review.breach is None else "withdrawn"] += 1
-        if review.breach is not None:
+        if review.breach is None:
+            self.verdicts["passed"] += 1
+        else:
+            self.verdicts["overtaken" if head is not None and head > version.number else "withdrawn"] += 1
             log.warning("version %d failed its review (%s); the head is now %s", version.number, review.breach, head)

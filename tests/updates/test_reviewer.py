@@ -119,6 +119,7 @@ def test_a_head_that_moved_meanwhile_is_judged_anew(tmp_path):
         await until(lambda: app.status()["reviews"]["waiting"] == 0)
         assert backend.reviewed == [2, 3]
         assert (await app.user("alice")).head is None
+        assert app.status()["reviews"] == {"waiting": 0, "overtaken": 1, "withdrawn": 1}
 
     run(work, tmp_path, backend)
 

@@ -105,6 +105,7 @@ class Group:
             "outcomes": dict(self.outcomes),
             "passed": reviews.get("passed", 0),
             "withdrawn": reviews.get("withdrawn", 0),
+            "overtaken": reviews.get("overtaken", 0),
             "breaches": dict(self._breaches()),
         }
 

@@ -83,7 +83,7 @@ class Tables:
         for name in GROUPS:
             lines = [line for line in self.healthy if line["control"] == name]
             rejected = sum(line["outcomes"].get(outcome.value, 0) for line in lines for outcome in REFUSALS)
-            reviews = sum(line["passed"] + line["withdrawn"] for line in lines)
+            reviews = sum(line["passed"] + line["withdrawn"] + line.get("overtaken", 0) for line in lines)
             words = ", ".join(sorted({word for line in lines for word in line["breaches"]}))
             taken = sum(line["withdrawn"] for line in lines)
             head.append(f"| {name} | {sum(map(_decided, lines))} | {rejected} | {reviews} | {taken} | {words} |")
