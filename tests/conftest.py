@@ -1,5 +1,6 @@
 """What holds for every test: no network, no model hub, no display, no GPU taken for granted."""
 
+import gc
 import os
 import socket
 
@@ -41,6 +42,12 @@ def no_network():
     patch.setattr(socket.socket, "connect_ex", _connect_ex_here)
     yield
     patch.undo()
+
+
+def pytest_collection_finish():
+    """Thousands of collected tests live to the end; the garbage collector need not look at them again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]):

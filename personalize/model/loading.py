@@ -6,10 +6,11 @@ from typing import Any, Literal
 import torch
 
 from personalize.config import EngineSettings
-from personalize.errors import ModelError, PersonalizeError
+from personalize.errors import ContextTooLong, ModelError, PersonalizeError
 from personalize.model.base import BaseModel
 from personalize.model.digest import folder_digest, weight_files
-from personalize.model.probes import read_probes
+from personalize.model.probes import FILE, PROBES, read_probes
+from personalize.types import Message
 
 Device = Literal["cpu", "cuda", "auto"]
 _SMALL_BYTES = 2 << 30
@@ -59,7 +60,25 @@ def _load(name: str, device: torch.device, settings: EngineSettings) -> BaseMode
     )
     base.renderer = Renderer.from_pretrained(source, max_model_len=base.max_model_len)
     base.check()
+    _check_probes(base)
     return base
+
+
+def _check_probes(base: BaseModel) -> None:
+    """Refuse a question of the model's own that leaves little room for its answer: every update would fail at it."""
+    if base.probes == PROBES:
+        return
+    assert base.renderer is not None
+    most = base.max_model_len // 2
+    for question in base.probes:
+        try:
+            num_tokens = len(base.renderer.render((Message("user", question),)))
+        except ContextTooLong:
+            num_tokens = base.max_model_len
+        if num_tokens > most:
+            raise ModelError(
+                f"{FILE}: {question[:60]!r} takes {num_tokens} tokens or more; allowed: {most}, half of the context"
+            )
 
 
 def _source(name: str) -> str:
