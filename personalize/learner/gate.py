@@ -93,8 +93,7 @@ class Gate:
         yield Window()
         if standing and not pupil.metrics["reach"] >= enough_nats:
             told = [turn.follow_up for turn in standing]
-            pupil.metrics["reversal"] = probes.reversal(self._base, told, follow_up)
-            yield Window()
+            pupil.metrics["reversal"] = yield from probes.reversal(self._base, told, follow_up)
 
     def _asked(self) -> Generator[Window, None, Probes]:
         """Return the probes; whoever needs them first asks the base."""
@@ -116,13 +115,14 @@ class Gate:
     def _without_moot(
         self, pupil: Pupil, standing: tuple[Experience, ...], recipe: Recipe
     ) -> Generator[Window, None, tuple[Experience, ...]]:
-        """Return what still stands once the newest has been said: neither said again nor taken back by it."""
-        if not standing or recipe.moot_nats is None or recipe.block_size == 1:
+        """Return what still stands once the newest has been said: not said again, taken back, or in its way."""
+        least, enough = recipe.moot_share, recipe.reach_nats
+        if not standing or least is None or enough is None or recipe.block_size == 1:
             return standing
         probes = yield from self._asked()
         earlier, newer = [turn.follow_up for turn in standing], pupil.lesson.experience.follow_up
-        remaining = yield from probes.remaining(self._base, earlier, newer)
-        left = tuple(turn for turn, nats in zip(standing, remaining, strict=True) if not nats < recipe.moot_nats)
+        shares = yield from probes.shares(self._base, earlier, newer, enough)
+        left = tuple(turn for turn, share in zip(standing, shares, strict=True) if not share < least)
         pupil.metrics["num_moot"] = float(len(standing) - len(left))
         return left
 

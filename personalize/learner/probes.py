@@ -5,12 +5,13 @@ often moves its own reply as much as a wish does, yet nobody else's. So the base
 questions of every day, and what counts is how much less likely it then finds its own plain answers to them, each as a
 whole: a token that becomes unlikely beside others that gain by it is no other manner.
 
-A wish to go back to plain answers makes no plain answer less likely. It shows beside the wishes that it takes back:
-told those alone, the base finds some token of its plain answers implausible, and told both it does no longer. Here
-tokens are judged one by one: whatever is said last weakens a little everywhere what was said before it.
+A wish to go back to plain answers makes no plain answer less likely. It shows beside the wish that it takes back: told
+that alone, the base finds some token of its plain answers implausible, and told both it does no longer. Here tokens are
+judged one by one: whatever is said last weakens a little everywhere what was said before it.
 
-An earlier wish that changes nothing any more in the answers that are given to a new one has been said again, or taken
-back: it is moot.
+Two wishes that have nothing to do with each other do beside each other what they do alone. An earlier one that does
+hardly anything beside a new one has been said again, or taken back; one beside which the new one does hardly anything
+keeps it from being heard. Either way the later word counts.
 
 What that tells apart on the embedded model, and by how much: docs/decisions/0016, 0021, 0022.
 
@@ -82,39 +83,70 @@ class Probes:
             math.inf if rows is None else _fall(self.base_N - token_log_probs(base, rows), self.rows) for rows in told
         ]
 
-    def reversal(self, base: BaseModel, standing: Sequence[str], follow_up: str) -> float:
-        """Return how far a follow-up takes back what earlier ones do to other conversations, in nats.
+    def reversal(self, base: BaseModel, standing: Sequence[str], follow_up: str) -> Generator[Window, None, float]:
+        """Return how far a follow-up takes back one of the earlier ones, in nats, the most of all; yields per pass.
 
-        That is the largest rise of any token's log-probability in a plain answer, from the model that is told
-        ``standing`` to the one that is told both, of all answers the lowest such rise but ``SPARED``; of ``standing``
-        the newest that there is room for, and 0.0 where there is none.
+        That is the largest rise of any token's log-probability in a plain answer, from the model that is told the
+        earlier one alone to the one that is told both, of all answers the lowest such rise but ``SPARED``. What cannot
+        be read with it is left out; 0.0 where nothing is left.
         """
-        for first in range(len(standing)):
-            before, both = (self._told(base, [*standing[first:], *more]) for more in ([], [follow_up]))
+        found = [0.0]
+        for text in standing:
+            before, both = self._told(base, [text]), self._told(base, [text, follow_up])
             if before is not None and both is not None:
-                before_N, both_N = token_log_probs(base, (*before, *both)).chunk(2)
-                return _steepest(both_N - before_N, self.rows)
-        return 0.0
+                before_N, both_N = token_log_probs(base, [*before, *both]).chunk(2)
+                found.append(_steepest(both_N - before_N, self.rows))
+                yield Window()
+        return max(found)
 
-    def remaining(self, base: BaseModel, earlier: Sequence[str], newer: str) -> Generator[Window, None, list[float]]:
-        """Return what each of ``earlier`` still changes beside a ``newer`` follow-up, in nats; yields after every pass.
+    def shares(
+        self, base: BaseModel, earlier: Sequence[str], newer: str, enough_nats: float
+    ) -> Generator[Window, None, list[float]]:
+        """Return what each of ``earlier`` and a ``newer`` follow-up still do beside the other of what they do alone.
 
-        That is what ``reach`` is, but in the base's answers when told the newer one alone, and from there to both. What
-        cannot be read beside it has the benefit of the doubt: infinity.
+        Alone, a follow-up makes the base's plain answers less likely by so many nats; beside another one it does the
+        same to the answers of the base that is told the other one. The share is that of the one that keeps less, about
+        1 where they have nothing to do with each other: the earlier one keeps none where the newer says the same or
+        takes it back, the newer one none where it is not heard beside the earlier. Yields after every pass.
+
+        Args:
+            enough_nats: who does less than this alone, as the mean over the answers, has nothing to lose: 1.0. So has
+                what cannot be read.
         """
-        prompts = self._prompts(base, [newer])
-        if prompts is None or max(map(len, prompts)) >= base.max_model_len:
-            return [math.inf] * len(earlier)
-        replies = yield from greedy_replies(base, prompts, None, MAX_TOKENS)
-        answers = tuple(reply.row for reply in replies)
-        told = [self._told(base, [text, newer], answers) for text in earlier]
-        readable = [rows for rows in told if rows is not None]
-        alone_N, *both = token_log_probs(base, [*answers, *(row for rows in readable for row in rows)]).split(
-            sum(len(row.completion_ids) for row in answers)
-        )
-        yield Window()
-        found = iter([_fall(alone_N - both_N, answers) for both_N in both])
-        return [math.inf if rows is None else next(found) for rows in told]
+        alone = []
+        for text in (newer, *earlier):
+            alone.append(self._change(base, [text], self.rows))
+            yield Window()
+        new_answers, *old_answers = yield from self._answers(base, [newer, *earlier])
+        found = []
+        for text, answers, nats in zip(earlier, old_answers, alone[1:], strict=True):
+            kept = [1.0]
+            for given, own in ((new_answers, nats), (answers, alone[0])):
+                if enough_nats <= own < math.inf:
+                    kept.append(self._change(base, [text, newer], given) / own)
+                    yield Window()
+            found.append(min(kept))
+        return found
+
+    def _answers(self, base: BaseModel, told: Sequence[str]) -> Generator[Window, None, list[tuple[Row, ...]]]:
+        """Return the base's answers under each of ``told``; none where a question leaves no room for a whole one."""
+        most = base.max_model_len - MAX_TOKENS
+        asked = [self._prompts(base, [text]) or [] for text in told]
+        asked = [prompts if all(len(ids) <= most for ids in prompts) else [] for prompts in asked]
+        prompts = [ids for one in asked for ids in one]
+        replies = iter((yield from greedy_replies(base, prompts, None, MAX_TOKENS)) if prompts else ())
+        return [tuple(next(replies).row for _ in one) for one in asked]
+
+    def _change(self, base: BaseModel, told: Sequence[str], answers: Sequence[Row]) -> float:
+        """Return by how much ``answers`` are less likely for who is ``told`` this than under their own prompts.
+
+        The mean over the answers, in nats; infinity where they cannot be read.
+        """
+        rows = self._told(base, told, answers) if answers else None
+        if rows is None:
+            return math.inf
+        before_N, told_N = token_log_probs(base, [*answers, *rows]).chunk(2)
+        return float((before_N - told_N).sum()) / len(answers)
 
     def _told(self, base: BaseModel, follow_ups: Sequence[str], answers: Sequence[Row] = ()) -> list[Row] | None:
         """Return answers, or the plain ones, under their questions with the follow-ups; None if that is not to read."""

@@ -45,8 +45,9 @@ class Recipe:
             least this (see ``learner.probes``): a wish does, a new question does not; None asks for no more than
             ``gate_nats``.
         reversal_nats: or if it takes back by at least this what standing follow-ups do to a token of those answers.
-        moot_nats: a standing follow-up leaves the block when a new one enters beside which it changes less than this in
-            the base's answers to other questions: it has been said again, or taken back; None lets all stand.
+        moot_share: a standing follow-up leaves the block when a new one enters and one of the two does less than this
+            share beside the other of what it does alone to the base's answers to other questions: it has been said
+            again or taken back, or keeps the new one from being heard. None, or without ``reach_nats``: all stand.
         block_size: most follow-ups that the teacher is told together; 1 tells only the newest.
         lapse_nats: a turn whose follow-up did not enter is trained on, under the standing block, if its reply went
             against that by at least this, in nats per reply; 0 trains on every turn, None on none of them.
@@ -94,7 +95,7 @@ class Recipe:
     gate_nats: float | None = 0.0
     reach_nats: float | None = 5.5
     reversal_nats: float = 3.75
-    moot_nats: float | None = 2.0
+    moot_share: float | None = 0.33
     block_size: int = 4
     lapse_nats: float | None = 0.0
     replay: int = 3
@@ -129,7 +130,7 @@ class Recipe:
             ("clip", 0.0),
             ("gate_nats", 0.0),
             ("reach_nats", 0.0),
-            ("moot_nats", 0.0),
+            ("moot_share", 0.0),
             ("lapse_nats", 0.0),
             ("full_step_nats", 1e-9),
         ):

@@ -100,4 +100,4 @@ class Life:
         return report
 
 
-EVERY_TURN = Recipe(gate_nats=None, moot_nats=None, lr=1e-2, replay=2, rehearse=0, num_steps=2, keep_moments=True)
+EVERY_TURN = Recipe(gate_nats=None, moot_share=None, lr=1e-2, replay=2, rehearse=0, num_steps=2, keep_moments=True)

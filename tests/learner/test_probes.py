@@ -12,10 +12,11 @@ import torch
 from personalize.errors import ContextTooLong, TemplateError
 from personalize.learner import HindsightLearner, Recipe
 from personalize.learner.gate import is_informative
+from personalize.learner.greedy import finished
 from personalize.learner.probes import MAX_TOKENS, NUM_QUESTIONS, SPARED, Probes
 from personalize.model.base import BaseModel
 from personalize.model.loading import load_base
-from personalize.types import Lesson, Message, Outcome
+from personalize.types import Lesson, Message, Outcome, Window
 from personalize.world import small_talk
 from personalize.world.preferences import NON_DEFAULT, PREFERENCES
 from personalize.world.topics import held_out_topics
@@ -24,7 +25,7 @@ from tests.learner.conftest import CharacterRenderer, Life, experience, run
 from tests.learner.test_update import weights
 
 WISH, LONG = "shorter", "x" * 600
-OPEN_GATE = {"gate_nats": 0.0, "moot_nats": None, "lr": 1e-2, "replay": 2, "rehearse": 0, "num_steps": 2}
+OPEN_GATE = {"gate_nats": 0.0, "moot_share": None, "lr": 1e-2, "replay": 2, "rehearse": 0, "num_steps": 2}
 
 
 @pytest.fixture(scope="module")
@@ -72,11 +73,11 @@ def test_reach_equals_one_plain_forward_per_token(base, probes):
 
 
 def test_reversal_equals_one_plain_forward_per_token(base, probes):
-    standing = ["with emoji", "shorter"]
-    reversal = probes.reversal(base, standing, "none at all")
+    standing, newer = ["with emoji", "shorter"], "none at all"
     # a rise is a fall backwards
-    assert reversal == pytest.approx(slowly(base, probes, [*standing, "none at all"], standing, max), abs=1e-4)
-    assert reversal > 0.1
+    rises = [slowly(base, probes, [text, newer], [text], max) for text in standing]
+    assert finished(probes.reversal(base, standing, newer)) == pytest.approx(max(rises), abs=1e-4)
+    assert abs(rises[0] - rises[1]) > 0.01 and max(rises) > 0.1
 
 
 def test_several_are_each_alone(base, probes):
@@ -86,8 +87,8 @@ def test_several_are_each_alone(base, probes):
 
 def test_nothing_said_reaches_nobody(base, probes):
     assert probes.reach(base, ["", " \n"]) == pytest.approx([0.0, 0.0], abs=1e-4)
-    assert probes.reversal(base, [], WISH) == 0.0
-    assert probes.reversal(base, [WISH], " ") == pytest.approx(0.0, abs=1e-4)
+    assert finished(probes.reversal(base, [], WISH)) == 0.0
+    assert finished(probes.reversal(base, [WISH], " ")) == pytest.approx(0.0, abs=1e-4)
 
 
 def test_one_answer_that_is_not_finite_is_spared_and_two_are_no_reach(base, probes):
@@ -115,9 +116,10 @@ def test_what_cannot_be_told_has_the_benefit_of_the_doubt(base, probes, monkeypa
     assert probes.reach(base, [LONG, WISH]) == [math.inf, probes.reach(base, [WISH])[0]]
 
 
-def test_of_what_stands_the_newest_that_fit_are_told(base, probes):
-    assert probes.reversal(base, [LONG, "with emoji"], WISH) == probes.reversal(base, ["with emoji"], WISH)
-    assert probes.reversal(base, [LONG], WISH) == 0.0
+def test_what_does_not_fit_is_not_taken_back(base, probes):
+    alone = finished(probes.reversal(base, ["with emoji"], WISH))
+    assert finished(probes.reversal(base, [LONG, "with emoji"], WISH)) == alone > 0
+    assert finished(probes.reversal(base, [LONG], WISH)) == 0.0
 
 
 # --- what follows from it --------------------------------------------------------------------------------------------
@@ -182,6 +184,7 @@ def test_what_takes_back_what_stands_joins_the_block(base, tmp_path, monkeypatch
 
     def reversal(self, base, standing, follow_up):
         told.append((tuple(standing), follow_up))
+        yield Window()
         return 7.0
 
     monkeypatch.setattr(Probes, "reach", lambda self, base, follow_ups: [0.1])
@@ -302,9 +305,9 @@ def test_on_the_embedded_model_a_wish_to_go_back_takes_back_what_stands(shipped)
     reversals, idle = [], []
     for wish in NON_DEFAULT:
         standing = [rng.choice(held_out(wish)) for _ in range(2)]
-        reversals += [probes.reversal(base, standing, text) for text in held_out(back[wish.dimension])]
+        reversals += [finished(probes.reversal(base, standing, text)) for text in held_out(back[wish.dimension])]
         others = (small_talk.praise(rng, held_out=True), small_talk.remark(rng, held_out=True))
         others = (*others, small_talk.question(rng.choice(held_out_topics()), rng))
-        idle += [probes.reversal(base, standing, text) for text in others]
+        idle += [finished(probes.reversal(base, standing, text)) for text in others]
     assert share(reversals, Recipe().reversal_nats) >= 0.4
     assert share(idle, Recipe().reversal_nats) <= 0.1

@@ -66,5 +66,7 @@ def test_anything_else_is_refused_with_the_file_and_what_is_allowed(copy, conten
 @pytest.mark.parametrize("words", [40, 400])
 def test_a_question_that_leaves_its_answer_no_room_is_refused_before_it_can_fail_an_update(copy, words):
     (copy / FILE).write_text(json.dumps(["What is rye?", "What is rye and " + "so on and " * words]))
-    with pytest.raises(ModelError, match=rf"{FILE}: 'What is rye and so .* tokens or more; allowed: 64, half of the con"):
+    with pytest.raises(
+        ModelError, match=rf"{FILE}: 'What is rye and so .* tokens or more; allowed: 64, half of the con"
+    ):
         load_base(copy, device="cpu")

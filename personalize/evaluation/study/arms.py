@@ -13,7 +13,7 @@ from personalize.learner import Recipe
 UNTRAINED = "-"
 """Digest of every arm that never updates: its results outlive a change of the recipe."""
 
-ADDED = {("teacher_prefix", "own"), ("moot_nats", None)}
+ADDED = {("teacher_prefix", "own"), ("moot_share", None)}
 """Fields that recipes did not always have, at the value that changes nothing: what was measured before still counts."""
 
 
@@ -65,9 +65,9 @@ ARMS: Mapping[str, Arm] = {
         Arm(DEFAULT_ARM),
         Arm("always", learning="always"),
         Arm("rolling-block-lapses", {"lapse_nats": 1.0}),
-        Arm("rolling-block-all-stand", {"moot_nats": None}),
+        Arm("rolling-block-all-stand", {"moot_share": None}),
         Arm("rolling-block-live-prefix", {"teacher_prefix": "live"}),
-        Arm("rolling-block-whole-steps", {"enough_nats": 0.05, "full_step_nats": None, "moot_nats": None}),
+        Arm("rolling-block-whole-steps", {"enough_nats": 0.05, "full_step_nats": None, "moot_share": None}),
         Arm("rolling-block-reverse", {"objective": "reverse_kl", "lr": 2e-3, "num_steps": 2, "replay": 3}),
         Arm("rolling-block-unrehearsed", {"rehearse": 0}),
         Arm("rolling-block-top-k", {"objective": "top_k"}),
