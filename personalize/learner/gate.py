@@ -93,7 +93,7 @@ class Gate:
         yield Window()
         if standing and not pupil.metrics["reach"] >= enough_nats:
             told = [turn.follow_up for turn in standing]
-            pupil.metrics["reversal"] = yield from probes.reversal(self._base, told, follow_up)
+            pupil.metrics["reversal"] = yield from probes.reversal(self._base, told, follow_up, enough_nats)
 
     def _asked(self) -> Generator[Window, None, Probes]:
         """Return the probes; whoever needs them first asks the base."""
@@ -160,7 +160,7 @@ def is_informative(metrics: Mapping[str, float], recipe: Recipe) -> bool:
         return False
     if recipe.reach_nats is None:
         return True
-    return metrics.get("reach", 0.0) >= recipe.reach_nats or metrics.get("reversal", 0.0) >= recipe.reversal_nats
+    return metrics.get("reach", 0.0) >= recipe.reach_nats or metrics.get("reversal", 0.0) >= recipe.reversal_share
 
 
 def hindsight_gap(student_NV: Tensor, told_NV: Tensor) -> Tensor:

@@ -83,19 +83,26 @@ class Probes:
             math.inf if rows is None else _fall(self.base_N - token_log_probs(base, rows), self.rows) for rows in told
         ]
 
-    def reversal(self, base: BaseModel, standing: Sequence[str], follow_up: str) -> Generator[Window, None, float]:
-        """Return how far a follow-up takes back one of the earlier ones, in nats, the most of all; yields per pass.
+    def reversal(
+        self, base: BaseModel, standing: Sequence[str], follow_up: str, enough_nats: float
+    ) -> Generator[Window, None, float]:
+        """Return how far a follow-up takes back one of the earlier ones, as a share, the most of all; yields per pass.
 
         That is the largest rise of any token's log-probability in a plain answer, from the model that is told the
-        earlier one alone to the one that is told both, of all answers the lowest such rise but ``SPARED``. What cannot
-        be read with it is left out; 0.0 where nothing is left.
+        earlier one alone to the one that is told both, over what the earlier one takes from the whole answer; of all
+        answers the lowest such share but ``SPARED``. What cannot be read with it is left out; 0.0 where nothing is.
+
+        Args:
+            enough_nats: an earlier one that takes less from an answer counts as if it took this.
         """
         found = [0.0]
         for text in standing:
             before, both = self._told(base, [text]), self._told(base, [text, follow_up])
             if before is not None and both is not None:
                 before_N, both_N = token_log_probs(base, [*before, *both]).chunk(2)
-                found.append(_steepest(both_N - before_N, self.rows))
+                taken = [part.sum().clamp(min=enough_nats) for part in _parts(self.base_N - before_N, self.rows)]
+                given = [part.max() for part in _parts(both_N - before_N, self.rows)]
+                found.append(_lowest([back / all_ for back, all_ in zip(given, taken, strict=True)]))
                 yield Window()
         return max(found)
 
@@ -169,11 +176,6 @@ class Probes:
 def _fall(change_N: Tensor, answers: Sequence[Row]) -> float:
     """Return the change of a whole answer, of all answers the lowest but ``SPARED``."""
     return _lowest([part.sum() for part in _parts(change_N, answers)])
-
-
-def _steepest(change_N: Tensor, answers: Sequence[Row]) -> float:
-    """Return the largest change of any token in an answer, of all answers the lowest but ``SPARED``."""
-    return _lowest([part.max() for part in _parts(change_N, answers)])
 
 
 def _parts(change_N: Tensor, answers: Sequence[Row]) -> tuple[Tensor, ...]:

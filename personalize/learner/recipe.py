@@ -11,10 +11,22 @@ Objective = Literal["forward_kl", "reverse_kl", "top_k", "sampled"]
 TeacherPrefix = Literal["own", "live"]
 
 _RANGES = (
-    (("teacher_scale", "lr", "max_canary_loss", "max_review_rise", "max_review_sameness", "min_review_kept"), 0.0, 1.0),
+    (
+        (
+            "reversal_share",
+            "teacher_scale",
+            "lr",
+            "max_canary_loss",
+            "max_review_rise",
+            "max_review_sameness",
+            "min_review_kept",
+        ),
+        0.0,
+        1.0,
+    ),
     (("beta1", "beta2"), 0.0, 0.999_999),
     (("eps",), 1e-16, 1.0),
-    (("reversal_nats", "enough_nats", "max_grad_norm", "max_delta_norm", "max_reply_kl"), 0.0, 1e9),
+    (("enough_nats", "max_grad_norm", "max_delta_norm", "max_reply_kl"), 0.0, 1e9),
     (("max_review_length_ratio",), 1.0, 1000.0),
     (("max_review_entropy",), 0.0, 100.0),
 )
@@ -44,7 +56,8 @@ class Recipe:
         reach_nats: it enters only if it would also have made the base's answers to other questions less likely by at
             least this (see ``learner.probes``): a wish does, a new question does not; None asks for no more than
             ``gate_nats``.
-        reversal_nats: or if it takes back by at least this what standing follow-ups do to a token of those answers.
+        reversal_share: or if it takes back at least this share, in one token, of what a standing follow-up takes from
+            such an answer: a wish to be plain does, small talk weakens a wish only a little.
         moot_share: a standing follow-up leaves the block when a new one enters and one of the two does less than this
             share beside the other of what it does alone to the base's answers to other questions: it has been said
             again or taken back, or keeps the new one from being heard. None, or without ``reach_nats``: all stand.
@@ -94,7 +107,7 @@ class Recipe:
     clip: float | None = None
     gate_nats: float | None = 0.0
     reach_nats: float | None = 5.5
-    reversal_nats: float = 3.75
+    reversal_share: float = 0.3
     moot_share: float | None = 0.33
     block_size: int = 4
     lapse_nats: float | None = 0.0

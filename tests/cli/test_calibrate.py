@@ -55,7 +55,7 @@ def test_a_usable_model_is_exit_code_0_and_leaves_a_recipe(shell, finds, tmp_pat
         assert heading in out
     assert "They let in 100% of the wishes and 0% of the idle follow-ups." in out
     recipe = json.loads((tmp_path / "recipe.json").read_text())
-    settings = {"gate_nats": 2.5, "reach_nats": 5.5, "reversal_nats": 3.75, "block_size": 2, "lr": 2e-4}
+    settings = {"gate_nats": 2.5, "reach_nats": 5.5, "block_size": 2, "lr": 2e-4}
     assert recipe == {"name": "calibrated", **settings}
     assert Recipe(**recipe).block_size == 2
 

@@ -50,7 +50,7 @@ def failed(findings: Findings) -> list[str]:
 def test_a_good_model_passes_and_its_settings_are_a_recipe():
     found = Calibration.of("somebody/model", "0" * 64, GOOD)
     assert found.is_usable and found.recipe is not None and found.reasons == ()
-    settings = {"gate_nats": 2.0, "reach_nats": 2.0, "reversal_nats": 2.0, "block_size": 3, "lr": 2.4e-4}
+    settings = {"gate_nats": 2.0, "reach_nats": 2.0, "block_size": 3, "lr": 2.4e-4}
     assert found.recipe == {"name": "calibrated", **settings}
     assert asdict(Recipe(**found.recipe)) == asdict(Recipe()) | found.recipe
     assert {gate.verdict for gate in found.gates} == {"passed", "reported"}

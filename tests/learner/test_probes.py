@@ -2,7 +2,6 @@
 
 import math
 import random
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
@@ -43,14 +42,14 @@ def token_by_token(base, prompt, answer) -> list[float]:
     return found
 
 
-def slowly(base, probes, told_before, told_after, over: Callable = sum) -> float:
-    """The fall of an answer between two blocks, or of its steepest token, of all answers the lowest but ``SPARED``."""
+def slowly(base, probes, told_before, told_after) -> list[list[float]]:
+    """The fall of every answer's every token between two blocks."""
     falls = []
     for question, row in zip(probes.questions, probes.rows, strict=True):
         prompts = [base.renderer.render((Message("user", question),), told) for told in (told_before, told_after)]
         before, after = (token_by_token(base, prompt, row.completion_ids) for prompt in prompts)
-        falls.append(over(one - other for one, other in zip(before, after, strict=True)))
-    return sorted(falls)[SPARED]
+        falls.append([one - other for one, other in zip(before, after, strict=True)])
+    return falls
 
 
 # --- what is measured ------------------------------------------------------------------------------------------------
@@ -68,16 +67,19 @@ def test_answers_are_the_bases_own_greedy_ones(base, probes):
 
 def test_reach_equals_one_plain_forward_per_token(base, probes):
     (reach,) = probes.reach(base, [WISH])
-    assert reach == pytest.approx(slowly(base, probes, [], [WISH]), abs=1e-4)
+    falls = [sum(answer) for answer in slowly(base, probes, [], [WISH])]
+    assert reach == pytest.approx(sorted(falls)[SPARED], abs=1e-4)
     assert reach > 0.1
 
 
 def test_reversal_equals_one_plain_forward_per_token(base, probes):
-    standing, newer = ["with emoji", "shorter"], "none at all"
-    # a rise is a fall backwards
-    rises = [slowly(base, probes, [text, newer], [text], max) for text in standing]
-    assert finished(probes.reversal(base, standing, newer)) == pytest.approx(max(rises), abs=1e-4)
-    assert abs(rises[0] - rises[1]) > 0.01 and max(rises) > 0.1
+    standing, newer, enough, shares = ["with emoji", "shorter"], "none at all", 1.5, []
+    for text in standing:
+        taken = [max(sum(answer), enough) for answer in slowly(base, probes, [], [text])]
+        given = [max(answer) for answer in slowly(base, probes, [text, newer], [text])]  # a rise is a fall backwards
+        shares.append(sorted(back / nats for back, nats in zip(given, taken, strict=True))[SPARED])
+    assert finished(probes.reversal(base, standing, newer, enough)) == pytest.approx(max(shares), abs=1e-4)
+    assert abs(shares[0] - shares[1]) > 0.01 < min(shares)
 
 
 def test_several_are_each_alone(base, probes):
@@ -87,8 +89,8 @@ def test_several_are_each_alone(base, probes):
 
 def test_nothing_said_reaches_nobody(base, probes):
     assert probes.reach(base, ["", " \n"]) == pytest.approx([0.0, 0.0], abs=1e-4)
-    assert finished(probes.reversal(base, [], WISH)) == 0.0
-    assert finished(probes.reversal(base, [WISH], " ")) == pytest.approx(0.0, abs=1e-4)
+    assert finished(probes.reversal(base, [], WISH, 1.0)) == 0.0
+    assert finished(probes.reversal(base, [WISH], " ", 1.0)) == pytest.approx(0.0, abs=1e-4)
 
 
 def test_one_answer_that_is_not_finite_is_spared_and_two_are_no_reach(base, probes):
@@ -117,9 +119,9 @@ def test_what_cannot_be_told_has_the_benefit_of_the_doubt(base, probes, monkeypa
 
 
 def test_what_does_not_fit_is_not_taken_back(base, probes):
-    alone = finished(probes.reversal(base, ["with emoji"], WISH))
-    assert finished(probes.reversal(base, [LONG, "with emoji"], WISH)) == alone > 0
-    assert finished(probes.reversal(base, [LONG], WISH)) == 0.0
+    alone = finished(probes.reversal(base, ["with emoji"], WISH, 1.0))
+    assert finished(probes.reversal(base, [LONG, "with emoji"], WISH, 1.0)) == alone > 0
+    assert finished(probes.reversal(base, [LONG], WISH, 1.0)) == 0.0
 
 
 # --- what follows from it --------------------------------------------------------------------------------------------
@@ -133,14 +135,14 @@ def test_what_does_not_fit_is_not_taken_back(base, probes):
         ({"signal": 1.5, "reach": 2.5}, True),
         ({"signal": 1.5, "reach": 1.5}, False),
         ({"signal": 1.5, "reach": math.inf}, True),
-        ({"signal": 1.5, "reach": 1.5, "reversal": 3.5}, True),
-        ({"signal": 1.5, "reach": 1.5, "reversal": 2.5}, False),
-        ({"signal": 1.5, "reach": math.nan, "reversal": 3.5}, True),
+        ({"signal": 1.5, "reach": 1.5, "reversal": 0.4}, True),
+        ({"signal": 1.5, "reach": 1.5, "reversal": 0.2}, False),
+        ({"signal": 1.5, "reach": math.nan, "reversal": 0.4}, True),
         ({"signal": 1.5, "reach": 1.5, "reversal": math.nan}, False),
     ],
 )
 def test_a_follow_up_has_to_move_its_own_reply_and_others(metrics, expected):
-    assert is_informative(metrics, Recipe(gate_nats=1.0, reach_nats=2.0, reversal_nats=3.0)) is expected
+    assert is_informative(metrics, Recipe(gate_nats=1.0, reach_nats=2.0, reversal_share=0.3)) is expected
 
 
 @pytest.mark.parametrize("signal", [0.5, 1.5, math.nan])
@@ -182,8 +184,8 @@ def test_what_takes_back_what_stands_joins_the_block(base, tmp_path, monkeypatch
     life.learn(experience(1, follow_up="with emoji"))
     told = []
 
-    def reversal(self, base, standing, follow_up):
-        told.append((tuple(standing), follow_up))
+    def reversal(self, base, standing, follow_up, enough_nats):
+        told.append((tuple(standing), follow_up, enough_nats))
         yield Window()
         return 7.0
 
@@ -191,7 +193,7 @@ def test_what_takes_back_what_stands_joins_the_block(base, tmp_path, monkeypatch
     monkeypatch.setattr(Probes, "reversal", reversal)
     life.learner = HindsightLearner(base, Recipe(**OPEN_GATE, reach_nats=2.0))
     report = life.learn(experience(2, follow_up="no emoji"))
-    assert told == [(("with emoji",), "no emoji")]
+    assert told == [(("with emoji",), "no emoji", 2.0)]
     assert report.state.block == (f"{1:032x}", f"{2:032x}") and report.metrics["reversal"] == 7.0
 
 
@@ -303,11 +305,14 @@ def test_on_the_embedded_model_a_wish_to_go_back_takes_back_what_stands(shipped)
     rng = random.Random(0)
     back = {one.dimension: one for one in PREFERENCES if one.is_default}
     reversals, idle = [], []
+    enough, limit = Recipe().reach_nats, Recipe().reversal_share
     for wish in NON_DEFAULT:
         standing = [rng.choice(held_out(wish)) for _ in range(2)]
-        reversals += [finished(probes.reversal(base, standing, text)) for text in held_out(back[wish.dimension])]
+        reversals += [
+            finished(probes.reversal(base, standing, text, enough)) for text in held_out(back[wish.dimension])
+        ]
         others = (small_talk.praise(rng, held_out=True), small_talk.remark(rng, held_out=True))
         others = (*others, small_talk.question(rng.choice(held_out_topics()), rng))
-        idle += [finished(probes.reversal(base, standing, text)) for text in others]
-    assert share(reversals, Recipe().reversal_nats) >= 0.4
-    assert share(idle, Recipe().reversal_nats) <= 0.1
+        idle += [finished(probes.reversal(base, standing, text, enough)) for text in others]
+    assert share(reversals, limit) >= 0.4
+    assert share(idle, limit) <= 0.1

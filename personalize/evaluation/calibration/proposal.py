@@ -5,7 +5,6 @@ from typing import Any
 
 from personalize.evaluation.calibration.findings import Findings, Together, Trial
 from personalize.evaluation.calibration.thresholds import short, thresholds
-from personalize.learner import Recipe
 
 ALPHA_LR = 1.5e-3
 """lora_alpha · lr with which trials begin, for layers of gain 1: what large pretrained models are taught with."""
@@ -67,13 +66,10 @@ def recipe_settings(findings: Findings) -> Mapping[str, Any] | None:
     lr = learning_rate(findings.trials)
     if entry is None or lr is None:
         return None
-    # A wish to go back undoes no more than the wish did.
-    undone = {} if entry.reach_nats is None else {"reversal_nats": min(entry.reach_nats, Recipe().reversal_nats)}
     return {
         "name": "calibrated",
         "gate_nats": entry.gate_nats,
         "reach_nats": entry.reach_nats,
-        **undone,
         "block_size": block_size(findings.together),
         "lr": short(lr),
     }
