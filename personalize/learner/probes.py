@@ -75,8 +75,8 @@ class Probes:
         """Return for every follow-up what it does to other conversations, in nats.
 
         That is the fall of an answer's log-probability once the model is told the follow-up; of all answers the lowest
-        such fall but ``SPARED``. A follow-up so long that a question has no room beside it, or
-        that the chat template refuses there, cannot be judged and is given the benefit of the doubt: infinity.
+        such fall but ``SPARED``. A follow-up so long that a question has no room beside it, or that the chat template
+        refuses there, cannot be judged and is given the benefit of the doubt: infinity.
         """
         told = (self._told(base, [text]) for text in follow_ups)
         return [
@@ -101,8 +101,8 @@ class Probes:
             if before is not None and both is not None:
                 before_N, both_N = token_log_probs(base, [*before, *both]).chunk(2)
                 taken = [part.sum().clamp(min=enough_nats) for part in _parts(self.base_N - before_N, self.rows)]
-                given = [part.max() for part in _parts(both_N - before_N, self.rows)]
-                found.append(_lowest([back / all_ for back, all_ in zip(given, taken, strict=True)]))
+                given_back = [part.max() for part in _parts(both_N - before_N, self.rows)]
+                found.append(_lowest([back / nats for back, nats in zip(given_back, taken, strict=True)]))
                 yield Window()
         return max(found)
 
@@ -129,7 +129,7 @@ class Probes:
         for text, answers, nats in zip(earlier, old_answers, alone[1:], strict=True):
             kept = [1.0]
             for given, own in ((new_answers, nats), (answers, alone[0])):
-                if enough_nats <= own < math.inf:
+                if enough_nats <= own < math.inf and own > 0:
                     kept.append(self._change(base, [text, newer], given) / own)
                     yield Window()
             found.append(min(kept))
@@ -174,13 +174,15 @@ class Probes:
 
 
 def _fall(change_N: Tensor, answers: Sequence[Row]) -> float:
-    """Return the change of a whole answer, of all answers the lowest but ``SPARED``."""
+    """Return the change of a whole answer in nats, of all answers the lowest but ``SPARED``."""
     return _lowest([part.sum() for part in _parts(change_N, answers)])
 
 
 def _parts(change_N: Tensor, answers: Sequence[Row]) -> tuple[Tensor, ...]:
+    """Return the tokens of each answer by themselves."""
     return change_N.split([len(row.completion_ids) for row in answers])
 
 
 def _lowest(changes: Sequence[Tensor]) -> float:
+    """Return the lowest but ``SPARED`` of one number [] per answer."""
     return float(torch.stack([*changes]).sort().values[min(SPARED, len(changes) - 1)])  # not a number is last

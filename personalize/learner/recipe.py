@@ -11,19 +11,8 @@ Objective = Literal["forward_kl", "reverse_kl", "top_k", "sampled"]
 TeacherPrefix = Literal["own", "live"]
 
 _RANGES = (
-    (
-        (
-            "reversal_share",
-            "teacher_scale",
-            "lr",
-            "max_canary_loss",
-            "max_review_rise",
-            "max_review_sameness",
-            "min_review_kept",
-        ),
-        0.0,
-        1.0,
-    ),
+    (("teacher_scale", "lr", "reversal_share"), 0.0, 1.0),
+    (("max_canary_loss", "max_review_rise", "max_review_sameness", "min_review_kept"), 0.0, 1.0),
     (("beta1", "beta2"), 0.0, 0.999_999),
     (("eps",), 1e-16, 1.0),
     (("enough_nats", "max_grad_norm", "max_delta_norm", "max_reply_kl"), 0.0, 1e9),
@@ -138,17 +127,17 @@ class Recipe:
                 _within(name, getattr(self, name), low, high)
         for name, low, high in _COUNTS:
             _within(name, getattr(self, name), low, high, whole=True)
-        for name, low in (
-            ("tolerance", 1.0),
-            ("clip", 0.0),
-            ("gate_nats", 0.0),
-            ("reach_nats", 0.0),
-            ("moot_share", 0.0),
-            ("lapse_nats", 0.0),
-            ("full_step_nats", 1e-9),
+        for name, low, high in (
+            ("tolerance", 1.0, 1e9),
+            ("clip", 0.0, 1e9),
+            ("gate_nats", 0.0, 1e9),
+            ("reach_nats", 0.0, 1e9),
+            ("moot_share", 0.0, 1.0),
+            ("lapse_nats", 0.0, 1e9),
+            ("full_step_nats", 1e-9, 1e9),
         ):
             if getattr(self, name) is not None:
-                _within(name, getattr(self, name), low, 1e9)
+                _within(name, getattr(self, name), low, high)
         for name, kind in (("teacher", TeacherModelKind), ("objective", Objective), ("teacher_prefix", TeacherPrefix)):
             if getattr(self, name) not in get_args(kind):
                 raise InvalidParameter(name, getattr(self, name), ", ".join(get_args(kind)))

@@ -71,6 +71,7 @@ def test_each_is_measured_alone(base, probes):
 
 def test_who_does_nothing_alone_has_nothing_to_lose(base, probes):
     assert finished(probes.shares(base, ["with emoji", " "], "shorter", 1e6)) == [1.0, 1.0]
+    assert finished(probes.shares(base, [""], "", 0.0)) == [1.0], "nothing is no share of nothing"
     assert min(finished(probes.shares(base, ["with emoji", "no lists", "a title"], "shorter", 0.0))) < 1.0
 
 
