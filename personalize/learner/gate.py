@@ -7,6 +7,7 @@ a wish to go back to the default. A new question can move its own reply as far; 
 Shape letters: N trained positions, V vocabulary.
 """
 
+import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import partial
 
@@ -15,10 +16,11 @@ from torch import Tensor
 
 from personalize.functional import forward_kl, reachable
 from personalize.learner.batch import Batch, collate
+from personalize.learner.kept import Kept
 from personalize.learner.lesson import Pupil, fits, row, told
 from personalize.learner.passes import by_position, read_prefix, reply_log_probs
 from personalize.learner.prefixes import Weights, cut, load
-from personalize.learner.probes import Probes
+from personalize.learner.probes import Alone, Probes
 from personalize.learner.recipe import Recipe
 from personalize.learner.teacher import BaseTeacher
 from personalize.model.base import BaseModel
@@ -31,11 +33,21 @@ class Gate:
 
     Args:
         base_teacher: says what the base thinks of a reply under some block.
+        readings_kept: most follow-ups of which it is kept how the base reads the probes when told them.
     """
 
-    def __init__(self, base: BaseModel, base_teacher: BaseTeacher):
+    def __init__(self, base: BaseModel, base_teacher: BaseTeacher, readings_kept: int = 0):
         self._base, self._base_teacher = base, base_teacher
         self._probes: Probes | None = None
+        self._readings: Kept[str, Tensor | None] = Kept(readings_kept)
+
+    def forget(self, owner: str) -> None:
+        """Let go of everything that was read with this user's follow-ups."""
+        self._readings.forget(owner)
+
+    def owners(self) -> frozenset[str]:
+        """Return the users of whom something is kept."""
+        return self._readings.owners()
 
     def settle(self, pupils: Sequence[Pupil], recipe: Recipe) -> Iterator[Window]:
         """Set every pupil's ``block``, and its ``outcome`` where there is nothing to learn; yields after every pass."""
@@ -89,17 +101,23 @@ class Gate:
         """Measure how far a follow-up reaches, and where that is not enough, whether it takes back what stands."""
         probes = yield from self._asked()
         follow_up, standing = pupil.lesson.experience.follow_up, pupil.remembered(pupil.lesson.state.block)
-        (pupil.metrics["reach"],) = probes.reach(self._base, [follow_up])
+        alone = self._alone(probes, pupil)
+        (pupil.metrics["reach"],) = probes.reach(self._base, [follow_up], alone)
         yield Window()
         if standing and not pupil.metrics["reach"] >= enough_nats:
             told = [turn.follow_up for turn in standing]
-            pupil.metrics["reversal"] = yield from probes.reversal(self._base, told, follow_up, enough_nats)
+            pupil.metrics["reversal"] = yield from probes.reversal(self._base, told, follow_up, enough_nats, alone)
 
     def _asked(self) -> Generator[Window, None, Probes]:
         """Return the probes; whoever needs them first asks the base."""
         if self._probes is None:
             self._probes = yield from Probes.asking(self._base)
         return self._probes
+
+    def _alone(self, probes: Probes, pupil: Pupil) -> Alone:
+        """Return what reads the probes for who is told one of the pupil's follow-ups, each text once."""
+        owner = pupil.lesson.user_id
+        return lambda text: self._readings.get(owner, text, lambda: probes.read(self._base, text))
 
     def _settle_block(self, pupil: Pupil, recipe: Recipe) -> Iterator[Window]:
         newest, standing = pupil.lesson.experience, pupil.remembered(pupil.lesson.state.block)
@@ -119,9 +137,11 @@ class Gate:
         least, enough = recipe.moot_share, recipe.reach_nats
         if not standing or least is None or enough is None or recipe.block_size == 1:
             return standing
+        if not pupil.metrics.get("reach", math.inf) >= enough:
+            least = recipe.moot_share_back
         probes = yield from self._asked()
         earlier, newer = [turn.follow_up for turn in standing], pupil.lesson.experience.follow_up
-        shares = yield from probes.shares(self._base, earlier, newer, enough)
+        shares = yield from probes.shares(self._base, earlier, newer, enough, self._alone(probes, pupil))
         left = tuple(turn for turn, share in zip(standing, shares, strict=True) if not share < least)
         pupil.metrics["num_moot"] = float(len(standing) - len(left))
         return left

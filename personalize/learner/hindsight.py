@@ -66,13 +66,14 @@ class HindsightLearner:
 
         Args:
             teacher_cache_bytes: most bytes that a base teacher keeps of the conversations it reads.
-            answers_kept: most rehearsed answers that are kept, of all users; some hundred numbers each.
+            answers_kept: most rehearsed answers that are kept, of all users, and most readings of the gate's questions;
+                some hundred numbers each.
         """
         self.base = base
         self.recipe = recipe or Recipe()
         self.lora = lora or LoraSettings()
         self.base_teacher = BaseTeacher(base, teacher_cache_bytes)
-        self._gate = Gate(base, self.base_teacher)
+        self._gate = Gate(base, self.base_teacher, answers_kept)
         self._rehearsals = Rehearsals(base, answers_kept)
 
     @cached_property
@@ -84,10 +85,11 @@ class HindsightLearner:
         """Let go of everything that is kept of this user's conversations; on the thread that owns the device."""
         self.base_teacher.forget(user_id)
         self._rehearsals.forget(user_id)
+        self._gate.forget(user_id)
 
     def owners(self) -> frozenset[str]:
         """Return the users of whom something is kept."""
-        return self.base_teacher.owners() | self._rehearsals.owners()
+        return self.base_teacher.owners() | self._rehearsals.owners() | self._gate.owners()
 
     def update(
         self, lessons: Sequence[Lesson], parents: Sequence[AdapterRef | None], out_dirs: Sequence[Path]

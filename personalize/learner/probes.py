@@ -19,8 +19,9 @@ Shape letters: N tokens of all answers.
 """
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import torch
@@ -33,6 +34,8 @@ from personalize.learner.passes import token_log_probs
 from personalize.model.base import BaseModel
 from personalize.types import Message, Window
 
+Alone = Callable[[str], Tensor | None]
+"""The plain answers' log-probabilities for who is told one follow-up, by its text; see ``Probes.read``."""
 NUM_QUESTIONS = 4
 """Of the model's probes, the first ones."""
 MAX_TOKENS = 64
@@ -71,20 +74,27 @@ class Probes:
         rows, base_N = yield from plain_answers(base, questions, MAX_TOKENS)
         return cls(questions, rows, base_N)
 
-    def reach(self, base: BaseModel, follow_ups: Sequence[str]) -> list[float]:
+    def read(self, base: BaseModel, follow_up: str) -> Tensor | None:
+        """Return the plain answers' log-probabilities [N] for the base that is told one follow-up; None: not to read.
+
+        They depend on nothing else, so whoever has read them may keep them; the other methods take them as ``alone``.
+        """
+        rows = self._told(base, [follow_up])
+        return None if rows is None else token_log_probs(base, rows)
+
+    def reach(self, base: BaseModel, follow_ups: Sequence[str], alone: Alone | None = None) -> list[float]:
         """Return for every follow-up what it does to other conversations, in nats.
 
         That is the fall of an answer's log-probability once the model is told the follow-up; of all answers the lowest
         such fall but ``SPARED``. A follow-up so long that a question has no room beside it, or that the chat template
         refuses there, cannot be judged and is given the benefit of the doubt: infinity.
         """
-        told = (self._told(base, [text]) for text in follow_ups)
-        return [
-            math.inf if rows is None else _fall(self.base_N - token_log_probs(base, rows), self.rows) for rows in told
-        ]
+        alone = alone or partial(self.read, base)
+        read = (alone(text) for text in follow_ups)
+        return [math.inf if told_N is None else _fall(self.base_N - told_N, self.rows) for told_N in read]
 
     def reversal(
-        self, base: BaseModel, standing: Sequence[str], follow_up: str, enough_nats: float
+        self, base: BaseModel, standing: Sequence[str], follow_up: str, enough_nats: float, alone: Alone | None = None
     ) -> Generator[Window, None, float]:
         """Return how far a follow-up takes back one of the earlier ones, as a share, the most of all; yields per pass.
 
@@ -94,12 +104,17 @@ class Probes:
 
         Args:
             enough_nats: an earlier one that takes less from an answer counts as if it took this.
+            alone: what ``read`` would return, where it is kept; so everywhere.
         """
-        found = [0.0]
+        alone, found = alone or partial(self.read, base), [0.0]
         for text in standing:
-            before, both = self._told(base, [text]), self._told(base, [text, follow_up])
-            if before is not None and both is not None:
-                before_N, both_N = token_log_probs(base, [*before, *both]).chunk(2)
+            both = self._told(base, [text, follow_up])
+            if both is None:
+                continue
+            before_N = alone(text)
+            yield Window()
+            if before_N is not None:
+                both_N = token_log_probs(base, both)
                 taken = [part.sum().clamp(min=enough_nats) for part in _parts(self.base_N - before_N, self.rows)]
                 given_back = [part.max() for part in _parts(both_N - before_N, self.rows)]
                 found.append(_lowest([back / nats for back, nats in zip(given_back, taken, strict=True)]))
@@ -107,7 +122,7 @@ class Probes:
         return max(found)
 
     def shares(
-        self, base: BaseModel, earlier: Sequence[str], newer: str, enough_nats: float
+        self, base: BaseModel, earlier: Sequence[str], newer: str, enough_nats: float, alone: Alone | None = None
     ) -> Generator[Window, None, list[float]]:
         """Return what each of ``earlier`` and a ``newer`` follow-up still do beside the other of what they do alone.
 
@@ -120,15 +135,17 @@ class Probes:
             enough_nats: who does less than this alone, as the mean over the answers, has nothing to lose: 1.0. So has
                 what cannot be read.
         """
-        alone = []
+        alone = alone or partial(self.read, base)
+        does: list[float] = []
         for text in (newer, *earlier):
-            alone.append(self._change(base, [text], self.rows))
+            told_N = alone(text)
+            does.append(math.inf if told_N is None else float((self.base_N - told_N).sum()) / len(self.rows))
             yield Window()
         new_answers, *old_answers = yield from self._answers(base, [newer, *earlier])
         found = []
-        for text, answers, nats in zip(earlier, old_answers, alone[1:], strict=True):
+        for text, answers, nats in zip(earlier, old_answers, does[1:], strict=True):
             kept = [1.0]
-            for given, own in ((new_answers, nats), (answers, alone[0])):
+            for given, own in ((new_answers, nats), (answers, does[0])):
                 if enough_nats <= own < math.inf and own > 0:
                     kept.append(self._change(base, [text, newer], given) / own)
                     yield Window()

@@ -11,7 +11,7 @@ Objective = Literal["forward_kl", "reverse_kl", "top_k", "sampled"]
 TeacherPrefix = Literal["own", "live"]
 
 _RANGES = (
-    (("teacher_scale", "lr", "reversal_share"), 0.0, 1.0),
+    (("teacher_scale", "lr", "reversal_share", "moot_share_back"), 0.0, 1.0),
     (("max_canary_loss", "max_review_rise", "max_review_sameness", "min_review_kept"), 0.0, 1.0),
     (("beta1", "beta2"), 0.0, 0.999_999),
     (("eps",), 1e-16, 1.0),
@@ -50,6 +50,8 @@ class Recipe:
         moot_share: a standing follow-up leaves the block when a new one enters and one of the two does less than this
             share beside the other of what it does alone to the base's answers to other questions: it has been said
             again or taken back, or keeps the new one from being heard. None, or without ``reach_nats``: all stand.
+        moot_share_back: that share where the new one has entered only because it takes something back: a wish to be
+            plain does not drown out what stands, it halves it.
         block_size: most follow-ups that the teacher is told together; 1 tells only the newest.
         lapse_nats: a turn whose follow-up did not enter is trained on, under the standing block, if its reply went
             against that by at least this, in nats per reply; 0 trains on every turn, None on none of them.
@@ -98,6 +100,7 @@ class Recipe:
     reach_nats: float | None = 5.5
     reversal_share: float = 0.3
     moot_share: float | None = 0.33
+    moot_share_back: float = 0.5
     block_size: int = 4
     lapse_nats: float | None = 0.0
     replay: int = 3

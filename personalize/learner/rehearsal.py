@@ -13,13 +13,13 @@ context. Evidence: docs/decisions/0017.
 """
 
 import random
-from collections import OrderedDict
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 from personalize.errors import ContextTooLong, TemplateError
 from personalize.learner.batch import Row
 from personalize.learner.greedy import Greedy, greedy_replies
+from personalize.learner.kept import Kept
 from personalize.learner.lesson import Exercise, Pupil
 from personalize.learner.recipe import Recipe
 from personalize.learner.teacher import Told
@@ -40,8 +40,8 @@ class Rehearsals:
     """
 
     def __init__(self, base: BaseModel, max_answers: int = 0):
-        self._base, self._max_answers = base, max_answers
-        self._kept: OrderedDict[_Name, Greedy] = OrderedDict()
+        self._base = base
+        self._kept: Kept[_Name, Greedy] = Kept(max_answers)
 
     def give(self, pupils: Sequence[Pupil], recipe: Recipe) -> Generator[Window, None, None]:
         """Give every pupil its ``rehearsals``, all new ones answered in one batch; yields after every pass."""
@@ -57,31 +57,23 @@ class Rehearsals:
 
     def forget(self, owner: str) -> None:
         """Let go of every answer that this user's follow-ups have shaped."""
-        for name in [name for name in self._kept if name.owner == owner]:
-            del self._kept[name]
+        self._kept.forget(owner)
 
     def owners(self) -> frozenset[str]:
         """Return the users of whom something is kept."""
-        return frozenset(name.owner for name in tuple(self._kept))
+        return self._kept.owners()
 
     def _answers(self, names: Sequence["_Name"]) -> Generator[Window, None, dict["_Name", Greedy]]:
-        found = {name: self._kept[name] for name in names if name in self._kept}
-        new = [name for name in dict.fromkeys(names) if name not in found]
+        kept = {name: self._kept.peek(name.owner, name) for name in names}
+        found = {name: answer for name, answer in kept.items() if answer is not None}
+        new = [name for name, answer in kept.items() if answer is None]
         if new:
             longest = max(name.max_tokens for name in new)
             replies = yield from greedy_replies(self._base, [name.told_ids for name in new], None, longest)
             found |= dict(zip(new, replies, strict=True))
         for name in names:
-            self._keep(name, found[name])
+            self._kept.put(name.owner, name, found[name])
         return found
-
-    def _keep(self, name: "_Name", answer: Greedy) -> None:
-        if not name.owner:  # nobody could ask to have it forgotten
-            return
-        self._kept[name] = answer
-        self._kept.move_to_end(name)
-        while len(self._kept) > self._max_answers:
-            self._kept.popitem(last=False)
 
 
 @dataclass(frozen=True, slots=True)

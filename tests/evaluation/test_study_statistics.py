@@ -8,7 +8,9 @@ from personalize.evaluation.study.goals import NOISY, must_reach
 from personalize.evaluation.study.profiles import PROFILES
 from personalize.evaluation.study.scribe import Scribe
 from personalize.evaluation.study.statistics import area, estimate, fate, turns_to, upper_bound
-from personalize.evaluation.study.tally import applied_share
+from personalize.evaluation.study.tally import Tally, applied_share, joined_share
+from personalize.evaluation.users import Said
+from personalize.types import Outcome
 from personalize.world.preferences import PREFERENCES
 
 MODEL = "m"
@@ -68,6 +70,18 @@ def test_applied_shares_tell_complaints_apart():
     assert applied_share(outcomes, complaints=True) == (0.75, 4)
     assert applied_share(outcomes, complaints=False) == (0.25, 4)
     assert applied_share([{}], complaints=True) is None
+
+
+def test_what_joined_a_block_is_counted_where_it_was_written_down():
+    tally = Tally()
+    for kind, metrics in (("complaint", {"informative": 1.0}), ("praise", {"informative": 0.0}), ("praise", {})):
+        tally.count(Said(kind, "so"), Outcome.APPLIED, metrics)
+    tally.count(Said("remark", "so"), Outcome.SKIPPED_LOW_SIGNAL, {"informative": 1.0, "update_ms": 5.0})
+    lines = [tally.to_json(), {"outcomes": {"complaint": {"applied": 9}}}]
+    assert joined_share(lines, complaints=True) == (1.0, 1)
+    assert joined_share(lines, complaints=False) == (1 / 3, 3)
+    assert joined_share(lines[1:], complaints=True) is None
+    assert tally.update_ms == []
 
 
 def test_the_book_knows_one_model_and_todays_recipes():

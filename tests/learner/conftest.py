@@ -69,17 +69,17 @@ def run(learner: HindsightLearner, lessons, parents, out_dirs) -> tuple[UpdateRe
 
 
 class Life:
-    """One user's versions on disk, taught turn after turn without a store."""
+    """One user's versions on disk, taught turn after turn without a store; ``user_id`` is what the learner hears."""
 
-    def __init__(self, learner: HindsightLearner, folder: Path, user: int = 0):
-        self.learner, self.folder, self.user = learner, folder, user
+    def __init__(self, learner: HindsightLearner, folder: Path, user: int = 0, user_id: str = ""):
+        self.learner, self.folder, self.user, self.user_id = learner, folder, user, user_id
         self.head: AdapterRef | None = None
         self.state = LearningState()
         self.turns: list[Experience] = []
         self.updates = 0
 
     def lesson(self, turn: Experience) -> Lesson:
-        return Lesson(turn, tuple(self.turns), self.state)
+        return Lesson(turn, tuple(self.turns), self.state, user_id=self.user_id)
 
     def out_dir(self) -> Path:
         self.updates += 1

@@ -97,7 +97,7 @@ def test_who_keeps_a_smaller_share_than_asked_leaves_the_block(base, tmp_path, m
         life.learn(experience(number, follow_up=wish))
     asked = []
 
-    def measure(self, base, earlier, newer, enough_nats):
+    def measure(self, base, earlier, newer, enough_nats, alone):
         asked.append((tuple(earlier), newer, enough_nats))
         yield from ()
         return shares
@@ -108,6 +108,41 @@ def test_who_keeps_a_smaller_share_than_asked_leaves_the_block(base, tmp_path, m
     assert asked == [(("with emoji", "a title"), "no emoji", 0.0)]
     assert report.state.block == tuple(f"{number:032x}" for number in (*left, 3))
     assert report.metrics["num_moot"] == 2 - len(left)
+
+
+@pytest.mark.parametrize(("reach", "left"), [(1.0, [1, 2]), (0.9, [2]), (math.nan, [2])])
+def test_what_a_way_back_halves_leaves_the_block(base, tmp_path, monkeypatch, reach, left):
+    life = Life(HindsightLearner(base, Recipe(**ALL_STAND)), tmp_path)
+    for number, wish in ((1, "with emoji"), (2, "a title")):
+        life.learn(experience(number, follow_up=wish))
+
+    def measured(result):
+        def measure(self, *_):
+            yield from ()
+            return result
+
+        return measure
+
+    monkeypatch.setattr(Probes, "reach", lambda self, base, follow_ups, alone: [reach])
+    monkeypatch.setattr(Probes, "reversal", measured(1.0))
+    monkeypatch.setattr(Probes, "shares", measured([0.4, 0.6]))
+    recipe = Recipe(**{**OPEN_GATE, "reach_nats": 1.0}, moot_share=0.3, moot_share_back=0.5)
+    life.learner = HindsightLearner(base, recipe)
+    report = life.learn(experience(3, follow_up="no emoji"))
+    assert report.state.block == tuple(f"{number:032x}" for number in (*left, 3))
+
+
+def test_without_a_gate_every_follow_up_is_judged_as_a_wish(base, tmp_path, monkeypatch):
+    life = Life(HindsightLearner(base, Recipe(**ALL_STAND)), tmp_path)
+    life.learn(experience(1, follow_up="with emoji"))
+
+    def measure(self, *_):
+        yield from ()
+        return [0.4]
+
+    monkeypatch.setattr(Probes, "shares", measure)
+    life.learner = HindsightLearner(base, Recipe(**OPEN_GATE, moot_share=0.3).always())
+    assert len(life.learn(experience(2, follow_up="no emoji")).state.block) == 2
 
 
 @pytest.mark.parametrize("changes", [{"moot_share": None}, {"block_size": 1}, {"reach_nats": None}])
@@ -157,7 +192,7 @@ def test_on_the_embedded_model_the_later_word_counts_and_other_wishes_stay():
 
     others = [(one, rng.choice([two for two in NON_DEFAULT if two.dimension != one.dimension])) for one in NON_DEFAULT]
     values = [(one, two) for one in NON_DEFAULT for two in NON_DEFAULT if one.dimension == two.dimension and one != two]
-    back = [(one, Preference(one.dimension, VALUES[one.dimension][0])) for one in NON_DEFAULT]
+    back = [(one, Preference(one.dimension, VALUES[one.dimension][0])) for one in NON_DEFAULT for _ in range(2)]
     assert moot([(one, one) for one in NON_DEFAULT]) >= 0.9
     assert moot(values) >= 0.8
     assert moot(others) <= 0.1

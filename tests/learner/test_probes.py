@@ -184,12 +184,12 @@ def test_what_takes_back_what_stands_joins_the_block(base, tmp_path, monkeypatch
     life.learn(experience(1, follow_up="with emoji"))
     told = []
 
-    def reversal(self, base, standing, follow_up, enough_nats):
+    def reversal(self, base, standing, follow_up, enough_nats, alone):
         told.append((tuple(standing), follow_up, enough_nats))
         yield Window()
         return 7.0
 
-    monkeypatch.setattr(Probes, "reach", lambda self, base, follow_ups: [0.1])
+    monkeypatch.setattr(Probes, "reach", lambda self, base, follow_ups, alone: [0.1])
     monkeypatch.setattr(Probes, "reversal", reversal)
     life.learner = HindsightLearner(base, Recipe(**OPEN_GATE, reach_nats=2.0))
     report = life.learn(experience(2, follow_up="no emoji"))
@@ -218,6 +218,47 @@ def test_nobody_is_asked_in_vain(base, tmp_path, monkeypatch, recipe):
     monkeypatch.setattr(Probes, "asking", asking)
     report = Life(HindsightLearner(base, Recipe(num_steps=1, rehearse=0, **recipe)), tmp_path).learn(experience(1))
     assert "reach" not in report.metrics and "reversal" not in report.metrics
+
+
+# --- what is kept ----------------------------------------------------------------------------------------------------
+
+
+def test_a_reading_may_come_from_whoever_has_kept_it(base, probes):
+    readings = {text: probes.read(base, text) for text in (WISH, "with emoji", LONG)}
+    kept = readings.__getitem__
+    assert probes.reach(base, [WISH, LONG], kept) == probes.reach(base, [WISH, LONG])
+    for one in (probes.reversal, probes.shares):
+        found = [finished(one(base, ["with emoji", LONG], WISH, 1.0, *alone)) for alone in ((), (kept,))]
+        assert found[0] == found[1]
+
+
+def test_the_gate_reads_a_follow_up_once_and_forgets_it_with_its_user(base, tmp_path, monkeypatch):
+    read, original = [], Probes.read
+
+    def counted(self, base, follow_up):
+        read.append(follow_up)
+        return original(self, base, follow_up)
+
+    monkeypatch.setattr(Probes, "read", counted)
+    recipe = Recipe(**{**OPEN_GATE, "moot_share": 0.0}, reach_nats=1e6, reversal_share=0.0)
+    kept, fresh = HindsightLearner(base, recipe), HindsightLearner(base, recipe, answers_kept=0)
+
+    def live(learner: HindsightLearner, name: str, user: str) -> list[dict[str, float]]:
+        life, found = Life(learner, tmp_path / name, user_id=user), []
+        for number, text in enumerate(("shorter", "with emoji", "shorter"), start=1):
+            report = life.learn(experience(number, follow_up=text))
+            found.append({key: report.metrics[key] for key in ("reach", "num_moot") if key in report.metrics})
+        return found
+
+    once = live(kept, "kept", "ada")
+    assert sorted(read) == ["shorter", "with emoji"] and kept.owners() == {"ada"}
+    assert live(kept, "again", "ben") == once and len(read) == 4, "nobody profits from what another one said"
+    kept.forget("ada")
+    assert kept.owners() == {"ben"}
+    read.clear()
+    assert live(fresh, "fresh", "ada") == once and len(read) > 4 and not fresh.owners()
+    read.clear()
+    assert live(kept, "nameless", "") == once and len(read) > 4 and kept.owners() == {"ben"}
 
 
 # --- between decode steps --------------------------------------------------------------------------------------------

@@ -44,8 +44,9 @@ class Arm:
         """Return 12 hex digits over everything that changes what is learnt."""
         if not self.trains:
             return UNTRAINED
-        values = asdict(Recipe.of(self.recipe)).items()
-        recipe = {name: value for name, value in values if name != "name" and (name, value) not in ADDED}
+        values = asdict(Recipe.of(self.recipe))
+        idle = {"name"} if values["moot_share"] is not None else {"name", "moot_share_back"}
+        recipe = {name: value for name, value in values.items() if name not in idle and (name, value) not in ADDED}
         content = json.dumps([recipe, asdict(self.lora), self.learning], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 

@@ -8,6 +8,7 @@ from personalize.evaluation.study.profiles import CONTRADICTING, PROFILES
 from personalize.evaluation.study.results import Line
 from personalize.evaluation.study.scribe import Scribe, interval
 from personalize.evaluation.study.scripts import (
+    CONTROLS,
     FLIP_COMPLAINTS,
     FRESH,
     LIFE,
@@ -18,7 +19,7 @@ from personalize.evaluation.study.scripts import (
     UNLEARNING,
 )
 from personalize.evaluation.study.statistics import Estimate, fate
-from personalize.evaluation.study.tally import applied_share
+from personalize.evaluation.study.tally import applied_share, joined_share
 from personalize.reporting.figures import Figure
 from personalize.world.preferences import PREFERENCES
 
@@ -149,6 +150,21 @@ def _gate(scribe: Scribe) -> Iterator[Figure]:
             of = "" if arm == DEFAULT_ARM else f", {arm}"
             share, n = found or (None, None)
             yield scribe.figure(f"applied share of turns {kind}{of}", share, goal if arm == DEFAULT_ARM else None, n)
+    yield from _joined(scribe)
+
+
+def _joined(scribe: Scribe) -> Iterator[Figure]:
+    """What the gate let into the blocks, over the last measurements of all lives and controls that say it."""
+    book = scribe.book
+    lines = [
+        line
+        for control in ("", LIFE.name, *CONTROLS)
+        for turn in book.turns(control)[-1:]
+        for line in book.lines(turn, control, profiles=None).values()
+    ]
+    for complaints, kind in ((True, "complaints"), (False, "follow-ups without a complaint")):
+        share, n = joined_share(lines, complaints=complaints) or (None, None)
+        yield scribe.figure(f"share of {kind} that joined a block", share, None, n)
 
 
 # --- changes of mind, other people's words ------------------------------------------------------------------------

@@ -98,12 +98,11 @@ class Life:
         app, user = self._lab.app, self._cell.user
         if reply.outcome is Outcome.QUEUED:
             await app.settled(user)
-        outcome = await app.outcome(reply.request_id)
-        tally.count(said, outcome)
-        if outcome is Outcome.APPLIED:
+        outcome, metrics = await app.outcome(reply.request_id), {}
+        if reply.outcome is Outcome.QUEUED:
             (newest,) = await app.updates(user, limit=1)
-            if "update_ms" in newest.metrics:
-                tally.update_ms.append(newest.metrics["update_ms"])
+            metrics = newest.metrics
+        tally.count(said, outcome, metrics)
 
     async def _reached(self, stage: Stage, done: int) -> bool:
         """Tell whether the teaching may end, and remember how it went."""

@@ -1,6 +1,7 @@
 """What became of a person's follow-ups, by what a person would call them."""
 
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -15,14 +16,24 @@ class Tally:
 
     Attributes:
         outcomes: by kind of follow-up, then by outcome.
+        joined: by kind of follow-up, those that the gate let into the user's block.
         update_ms: wall time of every update that was applied.
     """
 
     outcomes: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    joined: Counter[str] = field(default_factory=Counter)
     update_ms: list[float] = field(default_factory=list)
 
-    def count(self, said: Said, outcome: Outcome) -> None:
+    def count(self, said: Said, outcome: Outcome, metrics: Mapping[str, float]) -> None:
+        """Count one follow-up.
+
+        Args:
+            metrics: of its update; empty where there was none.
+        """
         self.outcomes[said.kind][outcome.value] += 1
+        self.joined[said.kind] += bool(metrics.get("informative"))
+        if outcome is Outcome.APPLIED and "update_ms" in metrics:
+            self.update_ms.append(metrics["update_ms"])
 
     @property
     def follow_ups(self) -> int:
@@ -37,6 +48,7 @@ class Tally:
         return {
             "follow_ups": self.follow_ups,
             "outcomes": {kind: dict(counts) for kind, counts in self.outcomes.items()},
+            "joined": dict(self.joined),
             "update_ms": round(median(self.update_ms), 1) if self.update_ms else None,
         }
 
@@ -54,3 +66,18 @@ def applied_share(tallies: list[dict[str, Any]], *, complaints: bool) -> tuple[f
             if (kind == "complaint") == complaints:
                 counts.update(found)
     return (counts[Outcome.APPLIED.value] / counts.total(), counts.total()) if counts else None
+
+
+def joined_share(lines: Iterable[Mapping[str, Any]], *, complaints: bool) -> tuple[float, int] | None:
+    """Return the share of follow-ups that joined a block, and of how many; older lines do not say it: None.
+
+    Args:
+        lines: measurements.
+        complaints: count complaints, else everything else.
+    """
+    joined = asked = 0
+    for line in lines:
+        for kind, found in line.get("joined", {}).items():
+            if (kind == "complaint") == complaints:
+                joined, asked = joined + found, asked + sum(line["outcomes"][kind].values())
+    return (joined / asked, asked) if asked else None
