@@ -75,8 +75,8 @@ def test_applied_shares_tell_complaints_apart():
 def test_what_joined_a_block_is_counted_where_it_was_written_down():
     tally = Tally()
     for kind, metrics in (("complaint", {"informative": 1.0}), ("praise", {"informative": 0.0}), ("praise", {})):
-        tally.count(Said(kind, "so"), Outcome.APPLIED, metrics)
-    tally.count(Said("remark", "so"), Outcome.SKIPPED_LOW_SIGNAL, {"informative": 1.0, "update_ms": 5.0})
+        tally.count(Said("so", kind, None), Outcome.APPLIED, metrics)
+    tally.count(Said("so", "remark", None), Outcome.SKIPPED_LOW_SIGNAL, {"informative": 1.0, "update_ms": 5.0})
     lines = [tally.to_json(), {"outcomes": {"complaint": {"applied": 9}}}]
     assert joined_share(lines, complaints=True) == (1.0, 1)
     assert joined_share(lines, complaints=False) == (1 / 3, 3)
