@@ -93,7 +93,12 @@ class NewTurn:
 
 @dataclass(frozen=True, slots=True)
 class TurnRef:
-    """What is known of a turn without reading its file; ``paired`` once a follow-up was queued for it."""
+    """What is known of a turn without reading its file.
+
+    Attributes:
+        paired: a follow-up was queued for it.
+        taught: its own last message was queued as a follow-up to another turn.
+    """
 
     turn_id: str
     user_id: str
@@ -103,6 +108,7 @@ class TurnRef:
     base_digest: str
     reply_chars: int
     paired: bool
+    taught: bool
     request_id: str
 
 

@@ -8,6 +8,7 @@ import math
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 
 def reachable(
@@ -32,7 +33,7 @@ def reachable(
     """
     chosen_N = teacher_NV.gather(-1, target_N[:, None])[:, 0]
     step_N = (chosen_N - teacher_NV.max(dim=-1).values + math.log(tolerance)).clamp(max=0.0).detach()
-    before_N = step_N.cumsum(0) - step_N
-    sequence_N = sequence_N.contiguous()
-    first_N = torch.searchsorted(sequence_N, sequence_N)
-    return (before_N - before_N[first_N]).exp()
+    lengths = torch.unique_consecutive(sequence_N, return_counts=True)[1].tolist()
+    # Each reply by itself: what stands in another one, and be it not a number, changes nothing here.
+    before = [functional.pad(reply[:-1], (1, 0)).cumsum(0) for reply in step_N.split(lengths)] if lengths else [step_N]
+    return torch.cat(before).exp()

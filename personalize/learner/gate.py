@@ -127,7 +127,7 @@ class Gate:
         if informative:
             standing = yield from self._without_moot(pupil, standing, recipe)
             while standing and not fits(self._base, newest, [*standing, newest]):  # the teacher is asked about them all
-                standing = standing[1:]
+                standing = pupil.pass_over(standing)
             pupil.block = next_block(standing, newest, recipe.block_size, partial(self._base_told, pupil))
 
     def _without_moot(

@@ -129,7 +129,7 @@ class HindsightLearner:
         earlier = [turn for turn in pupil.remembered(pupil.lesson.state.replay) if turn.turn_id != newest.turn_id]
         replayed = earlier[max(0, len(earlier) - self.recipe.replay) :] if self.recipe.replay else []
         while pupil.block and not fits(self.base, newest, pupil.block):
-            pupil.block = pupil.block[1:]
+            pupil.block = pupil.pass_over(pupil.block)
         turns = [newest, *reversed(replayed)]
         pupil.turns = tuple(turn for turn in turns if any(turn.completion_mask) and fits(self.base, turn, pupil.block))
         if not pupil.block:

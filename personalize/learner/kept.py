@@ -1,6 +1,5 @@
 """What was found out once and would be found again: kept in memory by whose it is, least recently used out first."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
@@ -11,8 +10,8 @@ V = TypeVar("V")
 class Kept(Generic[K, V]):
     """Values by owner and key.
 
-    Only the thread that owns the device touches it. What belongs to a nameless owner, "", is never kept: nobody could
-    ask to have it forgotten.
+    Only the thread that owns the device touches it, but for ``owners``, which any thread may ask. What belongs to a
+    nameless owner, "", is never kept: nobody could ask to have it forgotten.
 
     Args:
         most: values that are kept, of all owners.
@@ -20,7 +19,8 @@ class Kept(Generic[K, V]):
 
     def __init__(self, most: int):
         self._most = most
-        self._values: OrderedDict[tuple[str, K], V] = OrderedDict()
+        # No OrderedDict: going through one computes hashes, some of them in Python, and another thread may come in.
+        self._values: dict[tuple[str, K], V] = {}
 
     def __len__(self) -> int:
         return len(self._values)
@@ -40,10 +40,10 @@ class Kept(Generic[K, V]):
         """Keep a value as the most recently used one."""
         if not owner:
             return
+        self._values.pop((owner, key), None)
         self._values[owner, key] = value
-        self._values.move_to_end((owner, key))
         while len(self._values) > self._most:
-            self._values.popitem(last=False)
+            del self._values[next(iter(self._values))]
 
     def forget(self, owner: str) -> None:
         """Let go of everything that is this owner's."""

@@ -43,6 +43,7 @@ class Pupil:
         parent: the same weights before the update.
         optimizer: Adam over ``tensors``, with the parent's moments where the recipe keeps them.
         block: follow-ups that the teacher is told.
+        unheard: older ones that still stand, for which there is no room beside this turn.
         turns: those whose replies are trained, the newest first; empty when there is nothing to do.
         rehearsals: what is trained besides; see ``learner.rehearsal``.
         outcome: set as soon as it is known.
@@ -57,6 +58,7 @@ class Pupil:
     parent: LoraTensors
     optimizer: torch.optim.Adam
     block: tuple[Experience, ...] = ()
+    unheard: tuple[Experience, ...] = ()
     turns: tuple[Experience, ...] = ()
     rehearsals: tuple[Exercise, ...] = ()
     outcome: Outcome | None = None
@@ -79,16 +81,22 @@ class Pupil:
         known = {turn.turn_id: turn for turn in self.lesson.memory}
         return tuple(known[turn_id] for turn_id in turn_ids if turn_id in known)
 
+    def pass_over(self, told: tuple[Experience, ...]) -> tuple[Experience, ...]:
+        """Leave the oldest of ``told`` out of this update, not out of what stands; return the others."""
+        self.unheard = (*self.unheard, told[0])
+        return told[1:]
+
     def next_state(self, recipe: Recipe) -> LearningState:
         """Return what the recipe remembers once this update is published."""
         old = self.lesson.state
         newest = self.lesson.experience.turn_id
         replay = tuple(turn for turn in old.replay if turn != newest)
+        standing = tuple(turn.turn_id for turn in (*self.unheard, *self.block))
         # Where the chat itself already tells the wish, teacher and student agree: such a turn is not worth a replay.
         if self.metrics["informative"]:
             replay = (*replay, newest)
         return LearningState(
-            block=tuple(turn.turn_id for turn in self.block),
+            block=standing[max(0, len(standing) - recipe.block_size) :],
             replay=replay[len(replay) - recipe.max_memory :] if len(replay) > recipe.max_memory else replay,
             num_updates=old.num_updates + 1,
         )

@@ -11,9 +11,9 @@ judged one by one: whatever is said last weakens a little everywhere what was sa
 
 Two wishes that have nothing to do with each other do beside each other what they do alone. An earlier one that does
 hardly anything beside a new one has been said again, or taken back; one beside which the new one does hardly anything
-keeps it from being heard. Either way the later word counts.
+keeps it from being heard, unless it asks for the same and more. Either way the later word counts.
 
-What that tells apart on the embedded model, and by how much: docs/decisions/0016, 0021, 0022.
+What that tells apart on the embedded model, and by how much: docs/decisions/0016, 0021 to 0025.
 
 Shape letters: N tokens of all answers.
 """
@@ -129,7 +129,10 @@ class Probes:
         Alone, a follow-up makes the base's plain answers less likely by so many nats; beside another one it does the
         same to the answers of the base that is told the other one. The share is that of the one that keeps less, about
         1 where they have nothing to do with each other: the earlier one keeps none where the newer says the same or
-        takes it back, the newer one none where it is not heard beside the earlier. Yields after every pass.
+        takes it back, the newer one none where it is not heard beside the earlier. Where it keeps none because the
+        earlier one asks for the same and more, the earlier is not in its way: then the newer one, told alone, makes
+        the earlier one's answers likelier than they are untold, and what it keeps does not count. Yields after every
+        pass.
 
         Args:
             enough_nats: who does less than this alone, as the mean over the answers, has nothing to lose: 1.0. So has
@@ -144,12 +147,17 @@ class Probes:
         new_answers, *old_answers = yield from self._answers(base, [newer, *earlier])
         found = []
         for text, answers, nats in zip(earlier, old_answers, does[1:], strict=True):
-            kept = [1.0]
-            for given, own in ((new_answers, nats), (answers, does[0])):
-                if enough_nats <= own < math.inf and own > 0:
-                    kept.append(self._change(base, [text, newer], given) / own)
-                    yield Window()
-            found.append(min(kept))
+            kept = 1.0
+            if enough_nats <= nats < math.inf and nats > 0:
+                kept = min(kept, self._change(base, [text, newer], new_answers) / nats)
+                yield Window()
+            if enough_nats <= does[0] < math.inf and does[0] > 0:
+                heard = self._change(base, [text, newer], answers) / does[0]
+                yield Window()
+                if heard < kept and self._change(base, [newer], answers, untold=True) > 0:
+                    kept = heard
+                yield Window()
+            found.append(kept)
         return found
 
     def _answers(self, base: BaseModel, told: Sequence[str]) -> Generator[Window, None, list[tuple[Row, ...]]]:
@@ -161,15 +169,19 @@ class Probes:
         replies = iter((yield from greedy_replies(base, prompts, None, MAX_TOKENS)) if prompts else ())
         return [tuple(next(replies).row for _ in one) for one in asked]
 
-    def _change(self, base: BaseModel, told: Sequence[str], answers: Sequence[Row]) -> float:
+    def _change(self, base: BaseModel, told: Sequence[str], answers: Sequence[Row], *, untold: bool = False) -> float:
         """Return by how much ``answers`` are less likely for who is ``told`` this than under their own prompts.
 
         The mean over the answers, in nats; infinity where they cannot be read.
+
+        Args:
+            untold: compare with who is told nothing instead.
         """
         rows = self._told(base, told, answers) if answers else None
-        if rows is None:
+        before = self._told(base, [], answers) if untold else list(answers)
+        if rows is None or before is None:
             return math.inf
-        before_N, told_N = token_log_probs(base, [*answers, *rows]).chunk(2)
+        before_N, told_N = token_log_probs(base, [*before, *rows]).chunk(2)
         return float((before_N - told_N).sum()) / len(answers)
 
     def _told(self, base: BaseModel, follow_ups: Sequence[str], answers: Sequence[Row] = ()) -> list[Row] | None:

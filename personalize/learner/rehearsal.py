@@ -33,7 +33,7 @@ Prompts = tuple[tuple[int, ...], tuple[int, ...]]
 class Rehearsals:
     """Has the base rehearse, and keeps its answers by the user and by the whole prompt.
 
-    Only the thread that owns the device touches it, ``forget`` and ``owners`` included.
+    Only the thread that owns the device touches it, ``forget`` included, but for ``owners``, which any thread may ask.
 
     Args:
         max_answers: most answers that are kept, least recently used out first; those of nameless users never are.

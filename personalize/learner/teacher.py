@@ -10,7 +10,6 @@ same ones whatever is kept, and an update is bit for bit the same with a warm ca
 Source: fixed blocks named by all tokens up to their end, as in vLLM's automatic prefix caching.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -64,7 +63,7 @@ class _Name:
 class BaseTeacher:
     """Says what the base model, told a block, thinks of replies.
 
-    Only the thread that owns the device touches it, ``forget`` and ``owners`` included.
+    Only the thread that owns the device touches it, ``forget`` included, but for ``owners``, which any thread may ask.
 
     Args:
         max_bytes: of kept keys and values, least recently used out first; 0 keeps nothing and reads without blocks.
@@ -75,7 +74,7 @@ class BaseTeacher:
         self.num_bytes = 0
         self._base = base
         self._weights = Weights.of(base)
-        self._blocks: OrderedDict[_Name, Prefix] = OrderedDict()
+        self._blocks: dict[_Name, Prefix] = {}  # least recently used first; see ``Kept`` for why it is no OrderedDict
 
     def log_probs(self, told: Sequence[Told]) -> Tensor:
         """Return the base's log-probabilities [N, V] at the trained positions of all rows."""
@@ -119,7 +118,7 @@ class BaseTeacher:
         for name in names:
             if name not in self._blocks:
                 break
-            self._blocks.move_to_end(name)
+            self._blocks[name] = self._blocks.pop(name)
             found.append(self._blocks[name])
         cache = empty_cache()
         for number, layers in enumerate(zip(*(block.layers for block in found), strict=True)):

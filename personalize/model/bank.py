@@ -163,7 +163,10 @@ class AdapterBank:
             grown = Stacks(self.base, self.num_slots + 1, rank)
             grown.copy_all(self._stacks)
             self.rank = rank
+            left, kept = self._stacks, self._kept
             self._store(grown)
+            left.clear_all()
+            kept.clear_all()
 
     def _store(self, stacks: Stacks) -> None:
         self._stacks = stacks

@@ -45,6 +45,13 @@ class Stacks:
             a[index].zero_()
             b[index].zero_()
 
+    def clear_all(self) -> None:
+        """Zero everything: storage that is left behind may be reachable for a while, through a recorded step."""
+        self.ranks.zero_()
+        for a, b in self.modules.values():
+            a.zero_()
+            b.zero_()
+
     def copy(self, index: int, source: "Stacks", source_index: int) -> None:
         """Copy one adapter of ``source``, of the same rank."""
         for name, (a, b) in self.modules.items():
@@ -108,8 +115,13 @@ class KeptRows:
                 self.stacks.clear(row)
                 self._held[row] = 0
 
+    def clear_all(self) -> None:
+        """Zero all copies; they are not to be read again."""
+        self.stacks.clear_all()
+
     def _reserve(self, num_rows: int) -> None:
         if num_rows > len(self._held):
+            self.stacks.clear_all()
             self.stacks = Stacks(self._base, num_rows, self._slots.rank)
             self._held = [0] * num_rows
             self._views = {}
@@ -140,6 +152,9 @@ class IndexedRows:
 
     def forget(self, slot: int) -> None:
         """Nothing is kept: the slot is read where it lies."""
+
+    def clear_all(self) -> None:
+        """Nothing is kept."""
 
 
 def indices(slots: Sequence[int]) -> list[int]:

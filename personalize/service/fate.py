@@ -48,6 +48,7 @@ def fate(store: Store, request: ChatRequest, user: User, rules: Rules) -> Fate:
         find_by_prefix=lookup.by_prefix,
         find_by_reply=lookup.by_reply,
         find_by_prompt=lookup.by_prompt,
+        find_by_request=lookup.by_request,
         now_s=time.time(),
     )
     outcome = _switched_off(request, user, rules)
@@ -75,6 +76,9 @@ class _Lookup:
 
     def by_prompt(self, key: str) -> list[TurnRef]:
         return self._seen(self._store.find_turns_by_prompt(self._user_id, key))
+
+    def by_request(self, request_id: str) -> list[TurnRef]:
+        return self._seen(self._store.find_turns_by_request(self._user_id, request_id))
 
     def by_prefix(self, key: str) -> list[TurnRef]:
         found = self._seen(self._store.find_turns_by_prefix(self._user_id, key))

@@ -18,7 +18,10 @@ REPLY_WINDOW_S = 24 * 3600.0
 
 
 class TurnRef(Protocol):
-    """What pairing reads of a recorded turn; of one user only."""
+    """What pairing reads of a recorded turn; of one user only.
+
+    ``paired``: a follow-up to its reply was queued. ``taught``: its own last message was, for another turn.
+    """
 
     @property
     def turn_id(self) -> str: ...
@@ -32,6 +35,8 @@ class TurnRef(Protocol):
     def reply_chars(self) -> int: ...
     @property
     def paired(self) -> bool: ...
+    @property
+    def taught(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,7 @@ def pair(
     find_by_prefix: Callable[[str], Sequence[TurnRef]],
     find_by_reply: Callable[[str, float], Sequence[TurnRef]],
     find_by_prompt: Callable[[str], Sequence[TurnRef]],
+    find_by_request: Callable[[str], Sequence[TurnRef]],
     now_s: float,
 ) -> Pairing:
     """Find the turn whose reply the last user messages follow.
@@ -72,6 +78,7 @@ def pair(
         find_by_prefix: this user's turns by ``prefix_key``, newest first.
         find_by_reply: this user's turns by ``reply_key`` since a time in seconds; paired ones may be left out.
         find_by_prompt: this user's turns by ``prompt_key``.
+        find_by_request: this user's turns by ``request_id``: all choices of one request.
         now_s: the present, on the clock of ``created_s``.
     """
     spoken = [message for message in messages if message.role != "system"]
@@ -82,16 +89,18 @@ def pair(
         return Unpaired(Outcome.SKIPPED_FIRST_MESSAGE)
     if any(message.role != "user" for message in spoken[end:]):
         return Unpaired(Outcome.SKIPPED_TOOL_TURN)
-    same_prompt = find_by_prompt(prompt_key(key, spoken[: end - 1]))
     found = _newest(find_by_prefix(prefix_key(key, spoken[:end])))
+    if found is None and any(turn.taught for turn in find_by_prompt(prompt_key(key, spoken))):
+        return Unpaired(Outcome.SKIPPED_DUPLICATE)  # this very request came before; its turn is not to be guessed again
     if found is None:
         found = _by_reply(spoken[end - 1], key, find_by_reply, now_s)
     if found is None:
+        same_prompt = find_by_prompt(prompt_key(key, spoken[: end - 1]))
         return Unpaired(Outcome.SKIPPED_EDITED_HISTORY if same_prompt else Outcome.SKIPPED_NOT_OUR_REPLY)
     if isinstance(found, Unpaired):
         return found
     said = [message.content for message in spoken[end:] if message.content.strip()]
-    return _judged(found, same_prompt, "\n".join(said))
+    return _judged(found, find_by_request(found.request_id), "\n".join(said))
 
 
 def _by_reply(
@@ -111,8 +120,7 @@ def _newest(turns: Sequence[TurnRef]) -> TurnRef | None:
     return max(turns, key=lambda turn: turn.created_s, default=None)
 
 
-def _judged(turn: TurnRef, same_prompt: Sequence[TurnRef], follow_up: str) -> Pairing:
-    choices = [other for other in same_prompt if other.request_id == turn.request_id]
+def _judged(turn: TurnRef, choices: Sequence[TurnRef], follow_up: str) -> Pairing:
     if turn.paired or any(choice.paired for choice in choices):
         return Unpaired(Outcome.SKIPPED_DUPLICATE)
     if turn.finish_reason == "length":

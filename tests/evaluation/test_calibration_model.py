@@ -293,3 +293,15 @@ def test_a_trial_that_a_guard_refuses_is_the_last(base, answers):
     turns = [answers[0].followed_by("shorter, please")]
     (only,) = try_rates(base, Recipe(max_reply_kl=0.0), SMALL.lora, turns, 1e-2)
     assert not only.is_sound and only.outcomes == ("rejected_kl",)
+
+
+def test_a_reply_that_is_near_already_says_nothing_about_a_rate(base, answers):
+    turns = [answer.followed_by("shorter, please", number) for number, answer in enumerate(answers)]
+    once = Recipe(num_steps=1, enough_nats=0.0, max_canary_loss=1.0)
+    alone = [next(try_rates(base, once, SMALL.lora, [turn], 1e-3)) for turn in turns]
+    nats = sorted(one.loss_first * sum(turn.completion_mask) for one, turn in zip(alone, turns, strict=True))
+    assert nats[0] < nats[1]
+    first = next(try_rates(base, replace(once, enough_nats=(nats[0] + nats[1]) / 2), SMALL.lora, turns, 1e-3))
+    assert first.is_sound and first.num_turns == 1 and first.grad_norm > 0
+    (none,) = try_rates(base, replace(once, enough_nats=1e9), SMALL.lora, turns, 1e-3)
+    assert not none.is_sound and none.outcomes == ("skipped_low_signal",)

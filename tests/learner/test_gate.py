@@ -1,12 +1,14 @@
 """The rolling block: who stays, who goes."""
 
+from dataclasses import replace
+
 import torch
 
 from personalize.errors import ContextTooLong
 from personalize.learner import HindsightLearner, Recipe
 from personalize.learner.gate import hindsight_gap, next_block
-from personalize.types import Experience
-from tests.learner.conftest import CharacterRenderer, Life, experience
+from personalize.types import Experience, Message, Outcome
+from tests.learner.conftest import EVERY_TURN, CharacterRenderer, Life, experience
 
 TOPICS = {"short": 0, "shorter": 0, "emoji": 1, "list": 2}
 
@@ -52,6 +54,29 @@ def test_gap_is_zero_for_nothing_new_and_large_for_a_change():
     gap = hindsight_gap(plain, changed)
     assert gap[0] > 2 and gap[1] == 0
     assert hindsight_gap(plain, plain).abs().max() == 0
+
+
+def test_what_has_no_room_beside_a_long_turn_still_stands_behind_it(base, tmp_path, monkeypatch):
+    plain = CharacterRenderer.render
+
+    def render(self, messages, follow_ups=()):
+        ids = plain(self, messages, follow_ups)
+        if len(ids) >= base.max_model_len:
+            raise ContextTooLong("no room")
+        return ids
+
+    monkeypatch.setattr(CharacterRenderer, "render", render)
+    life = Life(HindsightLearner(base, EVERY_TURN), tmp_path)
+    for number in (1, 2, 3):
+        life.learn(experience(number, follow_up=str(number) * 60))
+    room = base.max_model_len - len(plain(CharacterRenderer(), (Message("user", ""),), ["1" * 60])) - 20
+    messages = (Message("user", "q" * room),)
+    long = replace(experience(4, "thanks"), messages=messages, prompt_ids=plain(CharacterRenderer(), messages))
+    for recipe, block in ((replace(EVERY_TURN, gate_nats=1e9), [1, 2, 3]), (EVERY_TURN, [1, 2, 3, 4])):
+        life.learner = HindsightLearner(base, recipe)
+        report = life.learn(long)
+        assert report.outcome is Outcome.APPLIED
+        assert report.state.block == tuple(f"{number:032x}" for number in block)
 
 
 def test_a_full_block_of_long_follow_ups_makes_room_for_the_newest(base, tmp_path, monkeypatch):

@@ -54,13 +54,31 @@ def test_shares_equal_one_plain_forward_per_token(base, monkeypatch):
     asked = probes.questions
     of_newer = answers(base, asked, monkeypatch, [newer])
     newer_alone = slowly(base, asked, probes.rows, [], [newer])
-    for text in ("with emoji", "a title"):
+    texts = ("with emoji", "a title")
+    for text in texts:
         both, given = [text, newer], answers(base, asked, monkeypatch, [text])
         earlier = slowly(base, asked, of_newer, [newer], both) / slowly(base, asked, probes.rows, [], [text])
-        expected.append((earlier, slowly(base, asked, given, [text], both) / newer_alone))
-    found = finished(probes.shares(base, ["with emoji", "a title"], newer, 0.0))
-    assert found == pytest.approx([min(1.0, *both) for both in expected], abs=1e-3)
-    assert all(abs(one - other) > 0.05 for one, other in expected)
+        heard = slowly(base, asked, given, [text], both) / newer_alone
+        expected.append((earlier, heard, slowly(base, asked, given, [], [newer]) > 0))
+    found = finished(probes.shares(base, texts, newer, 0.0))
+    assert found == pytest.approx(
+        [min(1.0, one, other if against else 1.0) for one, other, against in expected], abs=1e-3
+    )
+    assert all(abs(one - other) > 0.05 for one, other, _ in expected)
+
+
+@pytest.mark.parametrize(("against", "share"), [(0.1, 0.2), (0.0, 0.8), (-0.1, 0.8), (math.inf, 0.2)])
+def test_a_wish_that_asks_for_the_same_and_more_is_not_in_the_way(base, probes, monkeypatch, against, share):
+    nats, beside = len(probes.base_N) / len(probes.rows), iter((0.8, 0.2))
+
+    def change(self, base, told, answers, *, untold=False):
+        assert told == (["shorter"] if untold else ["shorter, with emoji", "shorter"])
+        return against if untold else next(beside) * nats
+
+    monkeypatch.setattr(Probes, "_change", change)
+    alone = {"shorter": probes.base_N - 1, "shorter, with emoji": probes.base_N - 1}.__getitem__
+    (found,) = finished(probes.shares(base, ["shorter, with emoji"], "shorter", 1.0, alone))
+    assert found == pytest.approx(share)
 
 
 def test_each_is_measured_alone(base, probes):
@@ -183,10 +201,12 @@ def test_on_the_embedded_model_the_later_word_counts_and_other_wishes_stay():
     least, enough = recipe.moot_share, recipe.reach_nats
     assert least is not None and enough is not None
 
-    def moot(pairs: list[tuple[Preference, Preference]]) -> float:
+    def moot(pairs: list[tuple[Preference, Preference]], beside: bool = False) -> float:
         found = []
         for earlier, newer in pairs:
             texts = rng.choice(held_out(earlier)), rng.choice(held_out(newer))
+            if beside:  # two wishes at once, then the second again in other words
+                texts = f"{texts[0]} {rng.choice(held_out(newer))}", texts[1]
             found += finished(probes.shares(base, [texts[0]], texts[1], enough))
         return sum(share < least for share in found) / len(found)
 
@@ -197,3 +217,4 @@ def test_on_the_embedded_model_the_later_word_counts_and_other_wishes_stay():
     assert moot(values) >= 0.8
     assert moot(others) <= 0.1
     assert moot(back) >= 0.4
+    assert moot(others, beside=True) <= 0.2

@@ -83,6 +83,21 @@ def test_a_higher_rank_grows_the_bank_once_and_keeps_what_is_loaded(bank):
     torch.testing.assert_close(served, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_storage_that_is_left_behind_is_zero(bank):
+    """A recorded step may hold it for a while, and with it the weights of somebody who was forgotten."""
+
+    def rows_are_zero(rows) -> bool:
+        return not any(tensor.any() for pair in rows.modules.values() for tensor in pair)
+
+    one = bank.load(ref(1), random_adapter(bank.base, 1))
+    held = [bank.decode_rows([one]), bank.decode_rows([one, one])]
+    assert rows_are_zero(held[0]) and not rows_are_zero(held[1]), "more rows, another copy"
+    held.append(bank.rows([one]))
+    bank.load(ref(2), random_adapter(bank.base, 2, r=16))
+    assert all(map(rows_are_zero, held)), "a higher rank, other storage"
+    assert not rows_are_zero(bank.decode_rows([one]))
+
+
 def test_kept_rows_follow_every_change_of_slots(bank):
     """The incremental copy against a fresh gather, over random loads, evictions and batches."""
     generator = torch.Generator().manual_seed(0)

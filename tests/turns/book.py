@@ -20,6 +20,7 @@ class Turn:
     prefix: str
     prompt: str
     by_reply: str
+    taught: bool
     paired: bool = False
 
     @property
@@ -60,6 +61,7 @@ class Book:
             find_by_prefix=lambda key: self._found(lambda turn: turn.prefix == key),
             find_by_reply=lambda key, since: self._found(lambda turn: turn.by_reply == key and turn.created_s >= since),
             find_by_prompt=lambda key: self._found(lambda turn: turn.prompt == key),
+            find_by_request=lambda request_id: self._found(lambda turn: turn.request_id == request_id),
             now_s=self.now_s,
         )
 
@@ -77,5 +79,6 @@ class Book:
                 prefix=prefix_key(KEY, [*messages, Message("assistant", reply)]),
                 prompt=prompt_key(KEY, messages),
                 by_reply=reply_key(KEY, reply),
+                taught=isinstance(self.last, Paired),
             )
         )

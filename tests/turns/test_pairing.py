@@ -29,7 +29,7 @@ def test_nothing_is_looked_up_where_nothing_can_be_found():
     def never(*_):
         raise AssertionError("looked up")
 
-    looks = {"find_by_prefix": never, "find_by_reply": never, "find_by_prompt": never}
+    looks = dict.fromkeys(("find_by_prefix", "find_by_reply", "find_by_prompt", "find_by_request"), never)
     first = pair(parse_messages([USER]), key=KEY, now_s=0.0, **looks)
     assert first == Unpaired(Outcome.SKIPPED_FIRST_MESSAGE)
     assert pair((), key=KEY, now_s=0.0, **looks) == Unpaired(Outcome.SKIPPED_TOOL_TURN)
@@ -59,6 +59,7 @@ def test_a_book_that_ignores_the_window_does_not_widen_it():
         find_by_prefix=lambda key: (),
         find_by_reply=lambda key, since_s: book.turns,
         find_by_prompt=lambda key: (),
+        find_by_request=lambda request_id: (),
         now_s=book.turns[0].created_s + REPLY_WINDOW_S + 1,
     )
     assert found == Unpaired(Outcome.SKIPPED_NOT_OUR_REPLY)
@@ -70,6 +71,31 @@ def test_of_equal_replies_only_unpaired_ones_are_ambiguous():
     assert book.pair(TRIMMED) == Paired(book.turns[1], "Thanks")
     book.chat([{"role": "user", "content": "Hey"}], REPLY)
     assert book.pair(TRIMMED) == Unpaired(Outcome.SKIPPED_AMBIGUOUS_REPLY)
+
+
+def test_at_most_one_choice_is_learned_from_however_the_history_is_trimmed():
+    book = Book()
+    book.chat([{"role": "user", "content": "Before"}, USER], REPLY, f"{REPLY} Another one.")
+    for reply, outcome in ((REPLY, Outcome.QUEUED), (f"{REPLY} Another one.", Outcome.SKIPPED_DUPLICATE)):
+        assert book.chat([{"role": "assistant", "content": reply}, USER]) == outcome
+
+
+def test_a_request_that_comes_again_is_not_credited_to_another_conversation():
+    book = asked()
+    trimmed = [{"role": "assistant", "content": REPLY}, {"role": "user", "content": "Thanks"}]
+    assert book.chat(trimmed, "You are welcome.") == Outcome.QUEUED
+    book.chat([{"role": "user", "content": "Hello"}], REPLY)
+    assert book.chat(trimmed) == Outcome.SKIPPED_DUPLICATE
+    other = [trimmed[0], {"role": "user", "content": "Shorter"}]
+    assert book.chat(other) == Outcome.QUEUED, "what was not said before is a follow-up to the reply that has none"
+
+
+def test_a_request_that_taught_nothing_may_come_again():
+    book = asked()
+    trimmed = [{"role": "assistant", "content": REPLY}, {"role": "user", "content": "Thanks"}]
+    book.chat(trimmed, "You are welcome.")
+    book.turns = [replace(turn, taught=False, paired=False) for turn in book.turns]  # learning was off
+    assert book.chat(trimmed) == Outcome.QUEUED
 
 
 def test_the_newest_counts_whatever_the_order_of_the_look_up():

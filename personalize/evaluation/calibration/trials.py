@@ -50,6 +50,8 @@ def _update(learner: HindsightLearner, turns: Sequence[Experience]) -> tuple[Upd
 
 
 def _trial(lr: float, reports: Sequence[UpdateReport]) -> Trial:
+    # Whose reply was near the teacher's from the start says nothing about a rate.
+    reports = [report for report in reports if report.outcome is not Outcome.SKIPPED_LOW_SIGNAL] or reports
     applied = [report for report in reports if report.outcome is Outcome.APPLIED]
 
     def mean(name: str) -> float:

@@ -13,6 +13,8 @@ from personalize.learner import Recipe
 UNTRAINED = "-"
 """Digest of every arm that never updates: its results outlive a change of the recipe."""
 
+REVISION = 1
+"""Counts up when the same recipe begins to learn something else, so that what was measured before counts no more."""
 ADDED = {("teacher_prefix", "own"), ("moot_share", None)}
 """Fields that recipes did not always have, at the value that changes nothing: what was measured before still counts."""
 
@@ -47,7 +49,8 @@ class Arm:
         values = asdict(Recipe.of(self.recipe))
         idle = {"name"} if values["moot_share"] is not None else {"name", "moot_share_back"}
         recipe = {name: value for name, value in values.items() if name not in idle and (name, value) not in ADDED}
-        content = json.dumps([recipe, asdict(self.lora), self.learning], sort_keys=True)
+        revised = [REVISION] if values["moot_share"] is not None else []  # 1: an earlier wish that asks for more stays
+        content = json.dumps([recipe, asdict(self.lora), self.learning, *revised], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
