@@ -103,7 +103,7 @@ class Engine:
             detokenizer=Detokenizer(self._vocabulary, request.sampling.stop),
             max_new=min(room, request.sampling.max_tokens or room),
             arrival=self._arrivals,
-            rng=random.Random(request.sampling.seed),
+            rng=_draws(request.sampling.seed),
         )
         self._arrivals += 1
         self.prefixes.keep_only(sequence.user, sequence.adapter_name)
@@ -138,6 +138,8 @@ class Engine:
     def unload(self, name: str) -> None:
         """Let go of a version; sequences that run on it end undisturbed."""
         self.scheduler.warm.pop(name, None)
+        if not self.scheduler.waiting.has_name(name):
+            self._reader.forget(name)
         self.prefixes.drop(name)
         self.bank.unload(name)
 
@@ -156,6 +158,10 @@ class Engine:
     def is_blocked(self) -> bool:
         """Whether a step would find nothing to do before a folder has been read (then ``on_ready`` is called)."""
         return self.scheduler.is_blocked()
+
+    def forget_unwanted(self) -> None:
+        """Let go of what was read and nobody waits for; a step does so too, but without work none is due."""
+        self.scheduler.forget_unwanted()
 
     def wait_ready(self, timeout_s: float) -> None:
         """Block until a folder has been read; for callers without ``on_ready``."""
@@ -248,6 +254,11 @@ class Engine:
         self.scheduler.leave(sequence)
         if row >= 0:
             self.runner.cache.clear_row(row)
+
+
+def _draws(seed: int | None) -> random.Random:
+    """Return a generator of its own for every seed from -2**63 on; ``Random`` takes -n for n."""
+    return random.Random(seed if seed is None else seed % 2**64)
 
 
 def _not_finite(sequence: Sequence) -> PersonalizeError:

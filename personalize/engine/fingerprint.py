@@ -27,6 +27,8 @@ def fingerprints(
         AdapterError: a folder cannot be loaded.
         Overloaded: every slot is pinned by running replies.
     """
+    if not refs:
+        return ()
     bank, slots = engine.bank, []
     try:
         for ref in refs:

@@ -32,6 +32,11 @@ class AdapterReader:
         future = self._reads.get(name)
         return future is not None and not future.done()
 
+    def has_ended(self, name: str) -> bool:
+        """Whether there is something to be had from ``result``: tensors or an error."""
+        future = self._reads.get(name)
+        return future is not None and future.done()
+
     def result(self, name: str) -> LoraTensors | None:
         """Return what was read, or None while it is not there.
 

@@ -83,13 +83,16 @@ class RowCache(Cache):
         super().__init__(layers=list(self.rows))
 
     def reserve(self, num_rows: int, length: int) -> None:
-        """Make room for the rows 0 … num_rows-1 with ``length`` tokens each; what is stored stays."""
+        """Make room for the rows 0 … num_rows-1 with ``length`` tokens each; what is stored stays.
+
+        Where memory runs out, what is stored stays as well, and the next call tries again.
+        """
         rows = _grown(self.num_rows, num_rows, 1, self.max_rows)
         places = _grown(self.length, length, _FIRST_LENGTH, self.max_length)
         if (rows, places) != (self.num_rows, self.length):
-            self.num_rows, self.length = rows, places
-            for layer in self.rows:
+            for layer in self.rows:  # one by one: no moment needs the memory of all old and all new ones
                 layer.grow(rows, places)
+            self.num_rows, self.length = rows, places
 
     def copy_row(self, row: int, source: "RowCache", num_tokens: int) -> None:
         """Copy the first tokens of row 0 of ``source`` into a row of this cache, which is zero."""
@@ -161,5 +164,7 @@ def _zeros_like(states: Tensor, num_rows: int, length: int) -> Tensor:
 
 def _copied(old: Tensor, num_rows: int, length: int) -> Tensor:
     new = _zeros_like(old, num_rows, length)
-    new[: old.shape[0], :, : old.shape[2]].copy_(old)
+    # A layer may be larger than asked, in places that nobody uses yet: an earlier growth failed behind it.
+    held = old[:num_rows, :, :length]
+    new[: held.shape[0], :, : held.shape[2]].copy_(held)
     return new

@@ -48,9 +48,9 @@ class Scheduler:
 
     def is_blocked(self) -> bool:
         """Whether nothing can move before a folder has been read."""
-        if any(self.rows):
+        if any(self.rows) or any(self._is_ready(name) for name in self.waiting.names()):
             return False
-        needed = [s.adapter_name for s in self._next_waiting()]
+        needed = [s.adapter_name for s in self._next_waiting()]  # a step would begin to read these
         return all(name is not None and self.reader.is_reading(name) for name in [*needed, *self.warm])
 
     def admit(self) -> list[Output]:
@@ -73,7 +73,7 @@ class Scheduler:
                 if None not in self.rows:
                     break
         self._place_warm()
-        self._forget_unwanted()
+        self.forget_unwanted()
         return failed
 
     def prompts(self) -> list[Sequence]:
@@ -107,6 +107,14 @@ class Scheduler:
             self.rows[sequence.row] = None
             self.bank.release(sequence.slot)
         sequence.phase = Phase.ENDED
+
+    def forget_unwanted(self) -> None:
+        """Let go of tensors that are in a slot by now or that nobody waits for any more."""
+        if names := self.reader.names():
+            for name in names:
+                wanted = name in self.warm or self.waiting.has_name(name)
+                if name in self.bank or not (wanted or self.reader.is_reading(name)):
+                    self.reader.forget(name)
 
     def _needs_chunks(self, sequence: Sequence) -> bool:
         return sequence.num_cached > 0 or len(sequence.prompt_ids) > self.max_batched_tokens
@@ -142,6 +150,10 @@ class Scheduler:
             names = [s.adapter_name for s in self.running() if s.adapter_name is not None]
             self._draining = min(names, key=names.count)
 
+    def _is_ready(self, name: str | None) -> bool:
+        """Whether a request for this version would move as soon as it has a row."""
+        return name is None or name in self.bank or self.reader.has_ended(name)
+
     def _in_turn(self) -> Iterator[Sequence]:
         return self.waiting.in_turn(Counter(s.user for s in self.rows if s is not None))
 
@@ -169,11 +181,3 @@ class Scheduler:
                     self.bank.load(ref, tensors)
             except Exception as error:  # only a hint: whoever asks for the version gets the error
                 log.warning("adapter %s could not be made warm: %s", name, error)
-
-    def _forget_unwanted(self) -> None:
-        """Let go of tensors that are in a slot by now or that nobody waits for any more."""
-        if names := self.reader.names():
-            for name in names:
-                wanted = name in self.warm or self.waiting.has_name(name)
-                if name in self.bank or not (wanted or self.reader.is_reading(name)):
-                    self.reader.forget(name)

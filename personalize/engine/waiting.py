@@ -55,6 +55,8 @@ class WaitingLine:
         if not self._lines[user]:
             del self._lines[user], self._since[user]
         self._names[sequence.adapter_name] -= 1
+        if not self._names[sequence.adapter_name]:
+            del self._names[sequence.adapter_name]
         self._num -= 1
         self.changes += 1
 
@@ -68,6 +70,10 @@ class WaitingLine:
         """Whether a request for this version waits."""
         return self._names[name] > 0
 
+    def names(self) -> tuple[str | None, ...]:
+        """Return the versions that requests wait for; None is the base."""
+        return tuple(self._names)
+
     def in_turn(self, held: Mapping[User, int]) -> Iterator[Sequence]:
         """Yield the requests in the order of service; those that were yielded may be served meanwhile.
 
@@ -80,8 +86,10 @@ class WaitingLine:
         heapify(heap)
         while heap:
             rows, since, number, passed = heappop(heap)
-            line = self._lines.get(users[number], {})
-            sequence = next(islice(line, passed, None), None)
+            user = users[number]
+            sequence = next(islice(self._lines.get(user, {}), passed, None), None)
             if sequence is not None:
                 yield sequence
-                heappush(heap, (rows + 1, since, number, passed + (sequence in self._lines.get(users[number], {}))))
+                passed += sequence in self._lines.get(user, {})
+                since = self._since.get(user, since)  # another one if he was served
+                heappush(heap, (rows + 1, since, number, passed))

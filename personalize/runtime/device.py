@@ -208,6 +208,7 @@ class Runtime:
 
     def _step(self) -> None:
         if not self.engine.has_work:
+            self.engine.forget_unwanted()
             return
         try:
             with self._pace.step():
@@ -215,8 +216,17 @@ class Runtime:
         except Exception as error:
             # The engine ends what a failed forward was for by itself; here its own bookkeeping failed.
             log.exception("an engine step failed")
-            outputs = self.engine.fail_all(ModelError(f"the engine failed: {type(error).__name__}"))
-        self._deliver(outputs)
+            self._fail_all(_engine_failed(error))
+        else:
+            self._deliver(outputs)
+
+    def _fail_all(self, error: PersonalizeError) -> None:
+        """End every stream with ``error``, and then what the engine still has; if that fails too, the thread ends."""
+        # First the streams, all of them: the last words to some may have been lost with the step.
+        hand_over([(stream, error) for stream in self._sequences])
+        self._streams.clear()
+        self._sequences.clear()
+        self.engine.fail_all(error)
 
     def _deliver(self, outputs: list[Output]) -> None:
         items = []
@@ -237,9 +247,12 @@ class Runtime:
             sequence = self.engine.add(request)
         except PersonalizeError as error:
             hand_over([(stream, error)])
-            return
-        self._streams[sequence] = stream
-        self._sequences[stream] = sequence
+        except Exception as error:
+            log.exception("a request could not be queued")
+            hand_over([(stream, _engine_failed(error))])
+        else:
+            self._streams[sequence] = stream
+            self._sequences[stream] = sequence
 
     def _cancel(self, stream: TokenStream) -> None:
         sequence = self._sequences.get(stream)
@@ -258,3 +271,7 @@ class Runtime:
         for run in (*self._updates, *self._idle):
             run.abandon()
         self.engine.close()
+
+
+def _engine_failed(error: Exception) -> ModelError:
+    return ModelError(f"the engine failed: {type(error).__name__}")

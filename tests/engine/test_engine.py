@@ -3,11 +3,21 @@ import threading
 
 import pytest
 
+from personalize.engine import reading, row_cache
 from personalize.errors import AdapterCorrupt, ContextTooLong, InvalidParameter, Overloaded
 from personalize.model import folder
 from personalize.model.folder import WEIGHTS_FILE, write_adapter
 from tests.engine.stage import collect, drain, engine_for, greedy_by_transformers, prompt, request, write_version
 from tests.model.tiny import FAMILIES, random_adapter, tiny_base
+
+
+@pytest.fixture
+def held_reads(monkeypatch):
+    """Reads of folders end only when this is set."""
+    go, real = threading.Event(), reading.read_version
+    monkeypatch.setattr(reading, "read_version", lambda *args, **kwargs: (go.wait(20), real(*args, **kwargs))[1])
+    yield go
+    go.set()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -82,6 +92,16 @@ def test_seeds_repeat_whoever_the_neighbours_are():
     assert all(results[other][0] != first for other in others)
     other_seed = engine.add(request(prompt(9, 1), temperature=1.0, seed=8))
     assert drain(engine)[other_seed][0] != first
+
+
+def test_a_negative_seed_is_a_seed_of_its_own():
+    engine = engine_for(tiny_base(), end_ids=(), max_num_seqs=4)
+    seeds = (-(2**63), -1, 1, 2**63 - 1)
+    sequences = [engine.add(request(prompt(9, 1), temperature=2.0, seed=seed)) for seed in seeds]
+    states = {sequence.rng.getstate() for sequence in sequences}
+    assert len(states) == 4 and {random.Random(seed).getstate() for seed in seeds[2:]} <= states
+    results = drain(engine)
+    assert len({tuple(results[sequence][0]) for sequence in sequences}) == 4
 
 
 def test_a_bad_adapter_fails_only_its_own_request(tmp_path):
@@ -172,6 +192,23 @@ def test_a_failed_forward_ends_its_sequences_and_nothing_else(tmp_path, monkeypa
         assert results[sequence][0] == greedy_by_transformers("llama", sequence.prompt_ids, None, sequence.max_new)
 
 
+def test_an_out_of_memory_while_the_cache_grows_ends_its_sequences_and_nothing_else(monkeypatch):
+    engine = engine_for(tiny_base(), max_num_seqs=4)
+    running = engine.add(request(prompt(6, 1), max_tokens=30))
+    results: dict = {}
+    collect(engine.step(), results)
+    monkeypatch.setattr(row_cache, "_copied", lambda *args: 1 / 0)
+    doomed = engine.add(request(prompt(6, 2)))
+    while doomed not in results:
+        collect(engine.step(), results)
+    assert results[doomed][2].code == "model_error"
+    monkeypatch.undo()
+    after = engine.add(request(prompt(6, 2)))
+    drain(engine, results)
+    for sequence in (running, after):
+        assert results[sequence][0] == greedy_by_transformers("llama", sequence.prompt_ids, None, sequence.max_new)
+
+
 def test_a_long_prompt_never_holds_up_a_reply_for_more_than_one_chunk():
     engine = engine_for(tiny_base(), end_ids=(), max_num_seqs=2, max_num_batched_tokens=16)
     talking = engine.add(request(prompt(4, 1), max_tokens=30))
@@ -208,3 +245,38 @@ def test_prompts_of_much_other_lengths_are_not_padded_to_each_other(monkeypatch)
     results = drain(engine)
     assert read == [[20, 19, 20], [4, 5, 4]], "the oldest prompt comes first, with those it costs little to pad"
     assert len(results) == len(lengths)
+
+
+def test_an_engine_is_not_blocked_while_it_could_serve_anybody(tmp_path, held_reads):
+    base = tiny_base()
+    engine = engine_for(base, max_num_seqs=2)
+    for user in (1, 2, 3):  # the third one's turn to be read has not come
+        engine.add(request(prompt(6, user), write_version(tmp_path, base, user)))
+    engine.step()
+    assert engine.is_blocked and not engine.step()
+    last = engine.add(request(prompt(6, 4), user_id="ann"))
+    assert not engine.is_blocked
+    assert [output.sequence for output in engine.step()] == [last]
+
+
+def test_what_is_read_for_nobody_goes_with_the_version(tmp_path, held_reads):
+    base = tiny_base()
+    engine = engine_for(base)
+    ref = write_version(tmp_path, base, 1)
+    sequence = engine.add(request(prompt(6, 1), ref))
+    engine.step()
+    engine.cancel(sequence)
+    assert engine._reader.names() == (ref.name,)
+    engine.unload(ref.name)
+    assert engine._reader.names() == ()
+
+
+def test_what_is_read_for_somebody_stays_without_the_version(tmp_path):
+    base = tiny_base()
+    engine = engine_for(base)
+    ref = write_version(tmp_path, base, 1)
+    sequence = engine.add(request(prompt(6, 1), ref))
+    engine.step()
+    engine.unload(ref.name)
+    assert engine._reader.names() == (ref.name,)
+    assert drain(engine)[sequence][2].finish_reason

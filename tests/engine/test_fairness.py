@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from personalize.engine.waiting import WaitingLine
-from tests.engine.stage import collect, drain, engine_for, prompt, request, write_version
+from tests.engine.stage import collect, drain, engine_for, make_ref, prompt, request, write_version
 from tests.model.tiny import tiny_base
 
 
@@ -114,3 +114,25 @@ def test_cancelled_requests_leave_no_gap(engine):
         collect(engine.step(), results)
     assert set(results) == set(sequences[1::2])
     assert len(engine.scheduler.waiting) == 0 and not list(engine.scheduler.waiting)
+
+
+def test_among_equals_a_user_who_was_just_served_comes_last():
+    """Within one round: b holds a row and has waited longer than a, who gets one now."""
+    engine = engine_for(tiny_base(), end_ids=(), max_num_seqs=3)
+    running = [add(engine, "b", max_tokens=9)]
+    engine.step()
+    first, second, third = add(engine, "a"), add(engine, "a"), add(engine, "b")
+    engine.step()
+    assert engine.scheduler.running() == [*running, first, third]
+    assert list(engine.scheduler.waiting) == [second]
+
+
+def test_versions_that_nobody_waits_for_any_more_are_not_remembered(engine):
+    sequences = [engine.add(request(prompt(4, n), make_ref(n))) for n in (1, 2, 2)]
+    line = engine.scheduler.waiting
+    assert line.names() == tuple(one.adapter_name for one in sequences[:2])
+    for one in sequences[:2]:
+        engine.cancel(one)
+    assert line.names() == (sequences[2].adapter_name,), "another request waits for this one"
+    engine.cancel(sequences[2])
+    assert line.names() == ()

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from personalize.engine.fingerprint import fingerprints
 from personalize.engine.sequences import Phase
 from tests.engine.stage import collect, drain, engine_for, make_ref, prompt, request
 from tests.model.tiny import random_adapter, tiny_base
@@ -93,3 +94,7 @@ def test_a_row_freed_by_nan_serves_the_next_one_untouched():
     assert all(not layer.keys.any() and not layer.values.any() for layer in engine.runner.cache.rows)
     mine = engine.add(request(prompt(9, 7)))
     assert drain(engine)[mine][0] == expected
+
+
+def test_no_adapters_have_no_fingerprints():
+    assert fingerprints(engine_for(tiny_base()), (), (prompt(4, 1),)) == ()

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from personalize.engine import row_cache
 from personalize.engine.row_cache import FreshRows, NextTokens, OneRow, RowCache
 
 HEADS, SIZE = 2, 3
@@ -44,6 +45,19 @@ def test_every_row_holds_its_own_tokens_at_its_own_positions():
         assert not read[row, :, len(tokens) :].any()
 
 
+def out_of_memory_at(call, monkeypatch):
+    """Let the copy of this number fail, and no other."""
+    real, calls = row_cache._copied, []
+
+    def copied(*words):
+        calls.append(words)
+        if len(calls) == call:
+            raise torch.OutOfMemoryError
+        return real(*words)
+
+    monkeypatch.setattr(row_cache, "_copied", copied)
+
+
 def test_rows_that_do_not_decode_are_never_written():
     cache = RowCache(1, max_rows=2, max_length=64)
     cache.reserve(2, 64)
@@ -76,3 +90,21 @@ def test_memory_follows_use_up_to_the_limits():
     assert cache.rows[0].keys.shape == (16, HEADS, 1024, SIZE)
     with pytest.raises(AssertionError, match="beyond"):
         cache.reserve(17, 8)
+
+
+@pytest.mark.parametrize("call", [1, 2, 3, 4])  # keys and values of the first layer, then of the second
+def test_a_growth_that_failed_keeps_what_is_stored_and_is_tried_again(call, monkeypatch):
+    cache = RowCache(2, max_rows=4, max_length=1024)
+    cache.reserve(1, 8)
+    cache.placement = FreshRows([0], CPU)
+    for layer in range(2):
+        cache.update(*states(1, 8, 10.0 + layer), layer)
+    out_of_memory_at(call, monkeypatch)
+    with pytest.raises(torch.OutOfMemoryError):
+        cache.reserve(4, 8)
+    assert (cache.num_rows, cache.length) == (1, 256)
+    cache.reserve(2, 300)  # fewer rows than those that some layers have by now, and more places
+    for number, layer in enumerate(cache.rows):
+        assert layer.keys.shape == layer.values.shape == (2, HEADS, 512, SIZE)
+        assert torch.equal(layer.keys[:1, :, :8], states(1, 8, 10.0 + number)[0])
+        assert not layer.keys[1].any() and not layer.keys[:, :, 8:].any()

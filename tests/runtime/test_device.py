@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from personalize.config import EngineSettings
+from personalize.engine import reading
 from personalize.engine.sequences import Phase
 from personalize.errors import AdapterCorrupt, Cancelled, ContextTooLong, ModelError
 from personalize.model.rows import AdapterRows
@@ -204,6 +205,58 @@ def test_a_fault_in_the_bookkeeping_is_answered_and_the_thread_lives(runtime, mo
         asyncio.run(read(runtime, request(prompt(5, 1))))
     monkeypatch.undo()
     assert len(ids_of(asyncio.run(read(runtime, request(prompt(5, 1)))))) == 12
+
+
+def test_a_fault_in_the_bookkeeping_is_answered_to_those_whose_last_words_it_swallowed(runtime, monkeypatch, tmp_path):
+    """Their sequences have ended: nothing that the engine still has belongs to them."""
+    scheduler, ended = runtime.engine.scheduler, []
+    admit = scheduler.admit
+    monkeypatch.setattr(scheduler, "admit", lambda: ended.extend(failed := admit()) or failed)
+    monkeypatch.setattr(scheduler, "prompts", lambda: 1 / 0 if ended else [])
+    with pytest.raises(ModelError, match="engine failed"):
+        asyncio.run(asyncio.wait_for(read(runtime, request(prompt(5, 1), make_ref(1, path=tmp_path / "missing"))), 20))
+
+
+def test_a_fault_in_the_queue_is_answered_and_the_thread_lives(runtime, monkeypatch):
+    monkeypatch.setattr(runtime.engine.prefixes, "keep_only", lambda *args: 1 / 0)
+    with pytest.raises(ModelError, match="engine failed: ZeroDivisionError"):
+        asyncio.run(asyncio.wait_for(read(runtime, request(prompt(5, 1))), 20))
+    monkeypatch.undo()
+    assert len(ids_of(asyncio.run(read(runtime, request(prompt(5, 1)))))) == 12
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_engine_that_cannot_even_end_its_sequences_answers_everybody_and_closes(runtime, monkeypatch):
+    monkeypatch.setattr(runtime.engine.scheduler, "prompts", lambda: 1 / 0)
+    monkeypatch.setattr(runtime.engine.scheduler, "leave", lambda sequence: 1 / 0)
+    with pytest.raises(ModelError, match="engine failed"):
+        asyncio.run(asyncio.wait_for(read(runtime, request(prompt(5, 1))), 20))
+    runtime._thread.join(20)
+    with pytest.raises(Cancelled):
+        runtime.call(lambda: 1)
+
+
+def test_what_was_read_for_a_caller_who_left_is_let_go_by_a_thread_without_work(runtime, monkeypatch, tmp_path):
+    ref, began, go = write_version(tmp_path, runtime.engine.base, 1), threading.Event(), threading.Event()
+    real = reading.read_version
+    monkeypatch.setattr(
+        reading, "read_version", lambda *args, **words: (began.set(), go.wait(20), real(*args, **words))[2]
+    )
+
+    async def leave():
+        task = asyncio.create_task(read(runtime, request(prompt(5, 1), ref)))
+        await asyncio.to_thread(began.wait, 20)
+        task.cancel()
+        await asyncio.wait([task])
+
+    asyncio.run(leave())
+    assert not runtime.call(lambda: runtime.engine.has_work).result(20)
+    assert runtime.engine._reader.names() == (ref.name,)
+    go.set()
+    deadline = time.monotonic() + 20
+    while runtime.engine._reader.names():  # looked at from here: a call would give the thread a turn of its own
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def test_closing_answers_everybody():
