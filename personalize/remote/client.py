@@ -32,6 +32,7 @@ from personalize.types import (
 
 CHAT = "/v1/chat/completions"
 POLL_S = 0.2
+MAX_QUOTED_CHARS = 60_000  # servers stop reading a request's first line at 64 KiB
 Version = int | Literal["head", "base"]
 
 
@@ -62,7 +63,7 @@ class RemotePersonalizer:
     async def model(self) -> str:
         """Id of the base model that is served; asked once."""
         if self._model is None:
-            self._model = str((await self._connection.send("GET", "/v1/models"))["data"][0]["id"])
+            self._model = values.model(await self._connection.send("GET", "/v1/models"))
         return self._model
 
     async def chat(
@@ -78,14 +79,12 @@ class RemotePersonalizer:
     ) -> Reply:
         """Answer one conversation; see ``Personalizer.chat``."""
         request = ChatRequest(
-            messages=(), user=user, sampling=sampling or SamplingParams(), learn=learn, temporary=temporary,
-            version=version,
+            messages=(), user=user, sampling=values.sampling_of(sampling, max_tokens), learn=learn,
+            temporary=temporary, version=version,
         )  # fmt: skip
         body = values.chat_body(request, await self.model(), stream=False)
         body["messages"] = values.messages(messages)
-        if max_tokens is not None:
-            body["max_tokens"] = max_tokens
-        return values.replies(await self._connection.send("POST", CHAT, body))[0]
+        return values.first_reply(await self._connection.send("POST", CHAT, body))
 
     async def complete(self, request: ChatRequest) -> tuple[Reply, ...]:
         """Answer a request with all its choices."""
@@ -99,8 +98,8 @@ class RemotePersonalizer:
             yield ReplyChunk(start=values.start(stream.headers))
             texts: dict[int, str] = {}
             async for event in stream:
-                for choice in event["choices"]:
-                    yield _chunk(choice, event, texts)
+                for chunk in values.chunks(event, texts):
+                    yield chunk
 
     async def settled(self, user: str, timeout_s: float | None = None) -> bool:
         """Return True once no follow-up of the user waits, False after ``timeout_s``; it asks again and again."""
@@ -113,14 +112,14 @@ class RemotePersonalizer:
 
     async def outcome(self, request_id: str) -> Outcome:
         """What became of a request's last message as a follow-up; ``queued`` may still change."""
-        body = await self._connection.send("GET", f"/v1/outcomes/{_segment('request_id', request_id)}")
-        return Outcome(body["outcome"])
+        path = f"/v1/outcomes/{_segment('request_id', request_id)}"
+        return values.outcome(await self._connection.send("GET", path))
 
     async def versions(self, user: str) -> tuple[VersionInfo, ...]:
-        return tuple(map(values.version_info, await self._list(user, "versions")))
+        return values.listed(values.version_info, await self._connection.send("GET", _user(user, "/versions")))
 
     async def rollback(self, user: str, number: int) -> VersionInfo:
-        return values.version_info(await self._post(user, "rollback", {"version": number}))
+        return values.version_info(await self._post(user, "rollback", {"version": _number(number)}))
 
     async def reset(self, user: str) -> None:
         """Back to the base model; the versions stay."""
@@ -128,8 +127,7 @@ class RemotePersonalizer:
 
     async def undo(self, user: str) -> VersionInfo | None:
         """Take back the last update; None when that leads to the base model."""
-        body = await self._post(user, "undo")
-        return values.version_info(body["version"]) if body["version"] is not None else None
+        return values.undone(await self._post(user, "undo"))
 
     async def undo_turn(self, user: str, turn: str, *, dry_run: bool = False) -> UndoReport:
         """Take back what one turn taught; see ``Personalizer.undo_turn``. Many later turns need a longer timeout."""
@@ -161,14 +159,15 @@ class RemotePersonalizer:
 
     async def updates(self, user: str, limit: int = 100) -> tuple[UpdateInfo, ...]:
         """The user's newest updates, the newest first."""
-        return tuple(map(values.update_info, await self._list(user, "updates", limit=limit)))
+        path = _user(user, "/updates", limit=limit)
+        return values.listed(values.update_info, await self._connection.send("GET", path))
 
     async def update(self, update_id: str) -> UpdateInfo:
         return values.update_info(await self._connection.send("GET", f"/v1/updates/{_segment('update_id', update_id)}"))
 
     async def explain(self, user: str, update: str = "latest", *, probe: str | None = None) -> Explanation:
         """Return what one applied update did; see ``Personalizer.explain``."""
-        asked = {} if probe is None else {"probe": quote(str(probe), safe="", errors="replace")}
+        asked = {} if probe is None else {"probe": probe}
         path = _user(user, f"/updates/{_segment('update', update)}/explanation", **asked)
         return values.explanation(await self._connection.send("GET", path))
 
@@ -177,9 +176,8 @@ class RemotePersonalizer:
 
     async def users(self, limit: int = 100, after: str | None = None) -> tuple[UserInfo, ...]:
         """All users, oldest first (admin keys only); ``after`` is the last ``user_id`` of the page before."""
-        query = f"?limit={limit}" + (f"&after={_segment('after', after)}" if after else "")
-        body = await self._connection.send("GET", f"/v1/users{query}")
-        return tuple(map(values.user_info, body["data"]))
+        query = f"?limit={_quoted('limit', limit)}" + (f"&after={_segment('after', after)}" if after else "")
+        return values.listed(values.user_info, await self._connection.send("GET", f"/v1/users{query}"))
 
     async def pause(self, user: str) -> UserInfo:
         """Stop learning from this user; replies go on."""
@@ -210,9 +208,6 @@ class RemotePersonalizer:
             await self._connection.download(asked, file)
         return path
 
-    async def _list(self, user: str, what: str, **query: int) -> list[Json]:
-        return (await self._connection.send("GET", _user(user, f"/{what}", **query)))["data"]
-
     async def _post(self, user: str, action: str, body: Json | None = None) -> Json:
         return await self._connection.send("POST", _user(user, f"/{action}"), body)
 
@@ -220,19 +215,9 @@ class RemotePersonalizer:
         return values.user_info(await self._connection.send("PUT", _user(user), body))
 
 
-def _chunk(choice: Json, event: Json, texts: dict[int, str]) -> ReplyChunk:
-    """One event as a chunk; ``texts`` collects what each choice said so far."""
-    index, text = choice["index"], choice["delta"].get("content") or ""
-    texts[index] = texts.get(index, "") + text
-    reply = None
-    if choice["finish_reason"] is not None:
-        reply = values.reply(event["personalization"], texts[index], choice["finish_reason"])
-    return ReplyChunk(text=text, index=index, reply=reply)
-
-
 def _user(user: str, rest: str = "", **query: int | str) -> str:
     """A path about one user, named by the application's own id or by a ``UserId``."""
-    asked = [f"{name}={value}" for name, value in query.items()] + ["by=id"] * isinstance(user, UserId)
+    asked = [f"{name}={_quoted(name, value)}" for name, value in query.items()] + ["by=id"] * isinstance(user, UserId)
     return f"/v1/users/{_segment('user', user)}{rest}" + (f"?{'&'.join(asked)}" if asked else "")
 
 
@@ -246,7 +231,15 @@ def _segment(param: str, value: str) -> str:
     """One path segment; dots alone would climb."""
     if not isinstance(value, str) or value in ("", ".", "..") or not _whole(value):
         raise InvalidParameter(param, value, "text, not empty, not only dots")
-    return quote(value, safe="")
+    return _quoted(param, value)
+
+
+def _quoted(param: str, value: object) -> str:
+    """A value as a part of an address; half a surrogate pair becomes a question mark."""
+    quoted = quote(str(value), safe="", errors="replace")
+    if len(quoted) > MAX_QUOTED_CHARS:
+        raise InvalidParameter(param, value, f"what takes at most {MAX_QUOTED_CHARS} characters in an address")
+    return quoted
 
 
 def _whole(text: str) -> bool:

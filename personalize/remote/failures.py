@@ -16,6 +16,7 @@ BY_STATUS: Mapping[int, type[PersonalizeError]] = {
     409: errors.Conflict,
     410: errors.Gone,
     413: errors.InvalidRequest,
+    414: errors.InvalidRequest,
     429: errors.Overloaded,
     502: errors.Unreachable,
     503: errors.Overloaded,
@@ -40,7 +41,7 @@ def failure(status: int, body: bytes, retry_after: str | None = None) -> Persona
     cls = BY_CODE.get(code) if isinstance(code, str) else None
     error = _made(cls or BY_STATUS.get(status, PersonalizeError), fields, f"HTTP {status}")
     if isinstance(error, errors.Overloaded):
-        error.retry_after_s = float(retry_after) if retry_after and retry_after.isdigit() else 1.0
+        error.retry_after_s = float(retry_after) if retry_after and retry_after.isdecimal() else 1.0
     return error
 
 

@@ -1,14 +1,11 @@
 """``SyncRemotePersonalizer``: the remote client for code without an event loop."""
 
-import asyncio
 import functools
-import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-from personalize.errors import Cancelled
+from personalize.loops import LoopIterator, LoopThread
 from personalize.remote.client import RemotePersonalizer
-from personalize.types import ReplyChunk
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -19,28 +16,19 @@ def _blocking(
 ) -> Callable[Concatenate["SyncRemotePersonalizer", P], T]:
     @functools.wraps(method)
     def call(self: "SyncRemotePersonalizer", *args: P.args, **kwargs: P.kwargs) -> T:
-        return self._run(method(self._remote, *args, **kwargs))
+        return self._thread.run(method, self._remote, *args, **kwargs)
 
     return call
 
 
 def _iterating(
-    method: Callable[Concatenate[RemotePersonalizer, P], AsyncGenerator[ReplyChunk]],
-) -> Callable[Concatenate["SyncRemotePersonalizer", P], Iterator[ReplyChunk]]:
+    method: Callable[Concatenate[RemotePersonalizer, P], AsyncGenerator[T]],
+) -> Callable[Concatenate["SyncRemotePersonalizer", P], LoopIterator[T]]:
     @functools.wraps(method)
-    def call(self: "SyncRemotePersonalizer", *args: P.args, **kwargs: P.kwargs) -> Iterator[ReplyChunk]:
-        chunks = method(self._remote, *args, **kwargs)
-        try:
-            while (chunk := self._run(_next(chunks))) is not None:
-                yield chunk
-        finally:
-            self._run(chunks.aclose())
+    def call(self: "SyncRemotePersonalizer", *args: P.args, **kwargs: P.kwargs) -> LoopIterator[T]:
+        return self._thread.iterate(method(self._remote, *args, **kwargs))
 
     return call
-
-
-async def _next(chunks: AsyncGenerator[ReplyChunk]) -> ReplyChunk | None:
-    return await anext(chunks, None)
 
 
 class SyncRemotePersonalizer:
@@ -51,13 +39,11 @@ class SyncRemotePersonalizer:
     """
 
     def __init__(self, base_url: str, api_key: str, **options: Any):
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="remote-personalizer", daemon=True)
-        self._thread.start()
+        self._thread = LoopThread("remote-personalizer", "this client is closed")
         try:
-            self._remote = self._run(_made(base_url, api_key, **options))
+            self._remote = self._thread.run(_made, base_url, api_key, **options)
         except BaseException:
-            self._end()
+            self._thread.close()
             raise
 
     model = _blocking(RemotePersonalizer.model)
@@ -87,31 +73,13 @@ class SyncRemotePersonalizer:
 
     def close(self) -> None:
         """Close the connections and end the thread. May be called twice."""
-        if not self._loop.is_closed():
-            self._run(self._remote.aclose())
-            self._end()
+        self._thread.close(self._remote.aclose)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        if self._loop.is_closed():
-            work.close()
-            raise Cancelled("this client is closed")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
-
-    def _end(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
 
 
 async def _made(base_url: str, api_key: str, **options: Any) -> RemotePersonalizer:

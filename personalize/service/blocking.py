@@ -1,47 +1,17 @@
 """The blocking twin: the same methods, run on an event loop that has a thread of its own."""
 
-import asyncio
 import contextlib
 import functools
-import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from concurrent.futures import CancelledError
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from personalize.config import Learning, Settings
-from personalize.errors import Cancelled
+from personalize.loops import LoopIterator, LoopThread
 from personalize.service.personalizer import Personalizer
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class LoopThread:
-    """An event loop that runs in a daemon thread until it is closed."""
-
-    def __init__(self):
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="personalize", daemon=True)
-        self._thread.start()
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Return the result of ``work``; an interrupted caller cancels it."""
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except CancelledError:
-            raise Cancelled("the service is closed") from None
-        except BaseException:
-            future.cancel()
-            raise
-
-    def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-        self._loop.run_until_complete(self._loop.shutdown_default_executor())
-        self._loop.close()
 
 
 def _blocking(
@@ -49,37 +19,19 @@ def _blocking(
 ) -> Callable[Concatenate["SyncPersonalizer", P], T]:
     @functools.wraps(method)
     def call(self: "SyncPersonalizer", *args: P.args, **kwargs: P.kwargs) -> T:
-        self._check_open()
-        return self._thread.run(method(self._app, *args, **kwargs))
+        return self._thread.run(method, self._app, *args, **kwargs)
 
     return call
 
 
 def _iterating(
-    method: Callable[Concatenate[Personalizer, P], AsyncIterator[T]],
-) -> Callable[Concatenate["SyncPersonalizer", P], Iterator[T]]:
+    method: Callable[Concatenate[Personalizer, P], AsyncGenerator[T]],
+) -> Callable[Concatenate["SyncPersonalizer", P], LoopIterator[T]]:
     @functools.wraps(method)
-    def call(self: "SyncPersonalizer", *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
-        self._check_open()
-        items = method(self._app, *args, **kwargs)
-        try:
-            while (item := self._thread.run(_next(items))) is not _END:
-                yield item  # type: ignore[misc]
-        finally:
-            self._thread.run(_close(items))
+    def call(self: "SyncPersonalizer", *args: P.args, **kwargs: P.kwargs) -> LoopIterator[T]:
+        return self._thread.iterate(method(self._app, *args, **kwargs))
 
     return call
-
-
-_END = object()
-
-
-async def _next(items: AsyncIterator[T]) -> T | object:
-    return await anext(items, _END)
-
-
-async def _close(items: Any) -> None:
-    await items.aclose()
 
 
 async def _enter(block: contextlib.AbstractAsyncContextManager[T]) -> T:
@@ -100,7 +52,6 @@ class SyncPersonalizer:
     def __init__(self, app: Personalizer, thread: LoopThread):
         self._app = app
         self._thread = thread
-        self._open = True
 
     @classmethod
     def open(
@@ -114,7 +65,7 @@ class SyncPersonalizer:
         settings: Settings | None = None,
     ) -> "SyncPersonalizer":
         """Open a model and a store; see ``Personalizer.open``."""
-        thread = LoopThread()
+        thread = LoopThread("personalize", "the service is closed")
 
         async def start() -> Personalizer:
             return await Personalizer.open(
@@ -122,29 +73,20 @@ class SyncPersonalizer:
             )
 
         try:
-            return cls(thread.run(start()), thread)
+            return cls(thread.run(start), thread)
         except BaseException:
             thread.close()
             raise
 
     def close(self) -> None:
         """Close the service and its thread. May be called twice."""
-        if self._open:
-            self._open = False
-            try:
-                self._thread.run(self._app.aclose())
-            finally:
-                self._thread.close()
+        self._thread.close(self._app.aclose)
 
     def __enter__(self) -> "SyncPersonalizer":
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-    def _check_open(self) -> None:
-        if not self._open:
-            raise Cancelled("the service is closed")
 
     chat = _blocking(Personalizer.chat)
     complete = _blocking(Personalizer.complete)
@@ -182,13 +124,12 @@ class SyncPersonalizer:
     @contextlib.contextmanager
     def workspace(self, user: str) -> Iterator[Path]:
         """See ``Personalizer.workspace``."""
-        self._check_open()
         block = self._app.workspace(user)
-        folder = self._thread.run(_enter(block))
+        folder = self._thread.run(_enter, block)
         try:
             yield folder
         finally:
-            self._thread.run(_leave(block))
+            self._thread.run(_leave, block)
 
     @property
     def store(self):

@@ -220,11 +220,19 @@ REFUSED = [
     (lambda app: app.explain("alice", "0" * 32), errors.NotFound),
     (lambda app: app.explain("alice", "newest"), errors.InvalidParameter),
     (lambda app: app.explain("alice", probe=" "), errors.InvalidParameter),
+    (lambda app: app.explain("alice", probe="привет " * 20_000), errors.InvalidParameter),
+    (lambda app: app.user("x" * 70_000), errors.InvalidParameter),
     (lambda app: app.undo_turn("alice", "0" * 32), errors.NotFound),
     (lambda app: app.undo_turn("alice", "newest"), errors.InvalidParameter),
     (lambda app: app.outcome("0" * 32), errors.NotFound),
     (lambda app: app.chat("alice", ""), errors.InvalidParameter),
     (lambda app: app.chat("alice", []), errors.InvalidParameter),
+    (lambda app: app.chat("alice", None), errors.InvalidParameter),
+    (lambda app: app.chat("alice", {"role": "user", "content": "hi"}), errors.InvalidParameter),
+    (lambda app: app.chat("alice", [3]), errors.InvalidParameter),
+    (lambda app: app.chat("alice", [{"role": "user", "content": b"hi"}]), errors.InvalidParameter),
+    (lambda app: app.chat("alice", "hi", max_tokens=float("nan")), errors.InvalidParameter),
+    (lambda app: app.chat("alice", "hi", sampling={"seed": 1}), errors.InvalidParameter),
     (lambda app: app.chat("x" * 300, "hi"), errors.InvalidParameter),
     (lambda app: app.chat("alice", "hi", version=7), errors.NotFound),
     (lambda app: app.chat("alice", "x" * 90_000), errors.ContextTooLong),
@@ -240,6 +248,13 @@ def test_the_same_errors(with_app):
             with pytest.raises(error) as caught:
                 await call(app)
             assert caught.value.code == error.code and caught.value.message
+
+    with_app(work)
+
+
+def test_half_a_surrogate_pair_is_replaced(with_app):
+    async def work(app, service: Service) -> None:
+        assert (await app.chat("alice", "ü \ud83d")).text == "[base] You said: ü \ufffd"
 
     with_app(work)
 

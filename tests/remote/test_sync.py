@@ -1,5 +1,9 @@
 """The blocking twin over a real socket."""
 
+import asyncio
+import threading
+
+import httpx2
 import pytest
 
 from personalize.errors import Cancelled, NotFound, Unreachable
@@ -53,3 +57,49 @@ def test_a_closed_client_says_so(server):
 def test_nobody_there():
     with SyncRemotePersonalizer("http://127.0.0.1:9", "key", timeout_s=2) as app, pytest.raises(Unreachable):
         app.user("alice")
+
+
+def test_a_stream_that_outlives_the_client_says_so(app):
+    stream = app.stream(ChatRequest((Message("user", "hello"),), "carol"))
+    next(stream)
+    app.close()
+    with pytest.raises(Cancelled, match="closed"):
+        next(stream)
+    stream.close()
+
+
+class Silent(httpx2.AsyncBaseTransport):
+    """A server that does not answer; whether closing the connection breaks what is asked is up to the network."""
+
+    def __init__(self, breaks: bool):
+        self.asked = threading.Event()
+        self._breaks = breaks
+        self._closed = asyncio.Event()
+
+    async def handle_async_request(self, request):
+        self.asked.set()
+        await self._closed.wait()
+        raise httpx2.ReadError("closed")
+
+    async def aclose(self):
+        if self._breaks:
+            self._closed.set()
+
+
+@pytest.mark.parametrize("breaks", [True, False])
+def test_close_lets_a_waiting_thread_go(breaks):
+    silent, errors = Silent(breaks), []
+    app = SyncRemotePersonalizer("http://test", "key", transport=silent)
+
+    def wait() -> None:
+        try:
+            app.user("alice")
+        except Exception as error:
+            errors.append(error)
+
+    waiter = threading.Thread(target=wait, daemon=True)
+    waiter.start()
+    assert silent.asked.wait(5)
+    app.close()
+    waiter.join(5)
+    assert [(type(error), str(error)) for error in errors] == [(Cancelled, "this client is closed")]

@@ -1,5 +1,6 @@
 """The blocking twin has every method of the core, and nothing of its own."""
 
+import asyncio
 import inspect
 import threading
 
@@ -58,6 +59,16 @@ def test_leaving_a_stream_early_cuts_the_reply(app):
     assert app.chat("alice", cut).outcome is Outcome.QUEUED
 
 
+def test_a_reply_left_by_break_is_cut_before_the_next_call(app):
+    text = ""
+    for chunk in app.stream(ChatRequest((Message("user", "hello"),), "alice")):
+        text += chunk.text
+        if len(text) >= 5:
+            break
+    cut = [Message("user", "hello"), Message("assistant", text), Message("user", "go on")]
+    assert app.chat("alice", cut).outcome is Outcome.QUEUED
+
+
 def test_several_threads_may_use_it(app):
     replies = {}
 
@@ -81,6 +92,39 @@ def test_after_close_every_call_says_so_and_the_thread_is_gone(tmp_path):
     with pytest.raises(Cancelled):
         next(app.stream(ChatRequest((Message("user", "hello"),), "alice")))
     assert not app._thread._thread.is_alive()
+
+
+def test_a_stream_that_outlives_the_service_says_so(app):
+    stream = app.stream(ChatRequest((Message("user", "hello"),), "alice"))
+    next(stream)
+    app.close()
+    with pytest.raises(Cancelled, match="closed"):
+        next(stream)
+    stream.close()
+
+
+def test_close_lets_a_thread_go_that_waits_for_an_update(app):
+    begun, errors = threading.Event(), []
+
+    async def endless(*work):
+        begun.set()
+        await asyncio.Event().wait()
+
+    def wait() -> None:
+        try:
+            app.settled("alice")
+        except Cancelled as error:
+            errors.append(error)
+
+    first = app.chat("alice", "hello")
+    app._app._opened.trainer.run_update = endless
+    app.chat("alice", [Message("user", "hello"), Message("assistant", first.text), Message("user", "shorter")])
+    waiter = threading.Thread(target=wait, daemon=True)
+    assert begun.wait(10)
+    waiter.start()
+    app.close()
+    waiter.join(10)
+    assert len(errors) == 1
 
 
 def test_an_opening_that_fails_leaves_no_thread(tmp_path):
