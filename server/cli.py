@@ -69,6 +69,7 @@ def _settings(
 
 async def _serve(settings: Settings, host: str, port: int) -> None:
     await _check_keys(settings, host)
+    await _check_address(host, port)
     from personalize.service import Personalizer
     from server.app import create_app
 
@@ -102,6 +103,21 @@ async def _check_keys(settings: Settings, host: str) -> None:
         secret = await access.ensure_admin_key()
     if secret is not None:
         typer.echo(f"admin key, shown only this once: {secret}")
+
+
+async def _check_address(host: str, port: int) -> None:
+    """Before a model is loaded: uvicorn, which binds after that, says in a line of its log why it ends.
+
+    Raises:
+        InvalidParameter: nobody can listen there; the port is taken, say, or ``host`` is no address of this machine.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        bound = await loop.create_server(asyncio.Protocol, host, port, start_serving=False)
+    except (OSError, UnicodeError) as error:
+        allowed = f"an address that can be listened on ({error})"
+        raise InvalidParameter("host:port", f"{host}:{port}", allowed) from error
+    bound.close()
 
 
 @contextlib.contextmanager

@@ -11,10 +11,11 @@ import uuid
 from collections.abc import Callable
 
 from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from personalize.errors import PersonalizeError
-from server.errors import error_response
+from server.errors import ClientGone, error_response
 
 log = logging.getLogger("server")
 Observe = Callable[[str, str, int, float], None]
@@ -41,6 +42,9 @@ class Edge:
         begin = time.perf_counter()
         try:
             await self.app(scope, receive, answer)
+        except ClientDisconnect:  # hung up in the middle of a body, which is no fault
+            if answer.status is None:
+                await error_response(ClientGone("the client went away"))(scope, receive, answer)
         except Exception as error:
             log_fault(error)
             if answer.status is None:

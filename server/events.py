@@ -93,7 +93,7 @@ async def events(
             yield event(writer.usage(said))
         yield DONE
     except PersonalizeError as error:
-        yield event(error_object(error), ascii_only=True)
+        yield event(error_object(error))
     except Exception as error:
         log_fault(error)
         yield event(error_object(PersonalizeError("fault")))
@@ -110,5 +110,10 @@ def _written(chunk: ReplyChunk, writer: ChunkWriter) -> list[dict[str, Any]]:
     return values
 
 
-def event(value: dict[str, Any], *, ascii_only: bool = False) -> str:
-    return f"data: {json.dumps(value, ensure_ascii=ascii_only, separators=(',', ':'))}\n\n"
+def event(value: dict[str, Any]) -> str:
+    """Return one event, in ASCII.
+
+    There are clients that end a line at U+2028, U+2029 and U+0085 too, and half a surrogate pair, which an error may
+    quote, is nothing that UTF-8 can carry.
+    """
+    return f"data: {json.dumps(value, separators=(',', ':'))}\n\n"

@@ -8,7 +8,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 import personalize
 from personalize.cli import (
@@ -25,7 +25,8 @@ from personalize.cli import (
     users,
     versions,
 )
-from personalize.errors import PersonalizeError
+from personalize.cli.options import is_whole
+from personalize.errors import InvalidParameter, PersonalizeError
 
 GROUP = "personalize.commands"
 """Entry points of this group are functions that take the Typer application and add commands to it."""
@@ -41,6 +42,22 @@ class Commands(TyperGroup):
             message = " ".join(error.message.split())
             typer.echo(f"error: {error.code}: {message}", err=True)
             raise typer.Exit(1) from error
+
+
+class Command(TyperCommand):
+    """Takes text in UTF-8 only; the name of a file may be any bytes, as on the disk."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command.
+
+        Raises:
+            InvalidParameter: naming the argument that is not UTF-8.
+        """
+        for name, value in ctx.params.items():
+            for text in value if isinstance(value, list | tuple) else (value,):
+                if isinstance(text, str) and not is_whole(text):
+                    raise InvalidParameter(name, text, "UTF-8 text")
+        return super().invoke(ctx)
 
 
 def _tell_version(wanted: bool) -> None:
@@ -80,7 +97,18 @@ def build() -> typer.Typer:
     app.add_typer(population.app, name="population")
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         _register(app, entry)
+    _check_text(app)
     return app
+
+
+def _check_text(app: typer.Typer) -> None:
+    """Make a ``Command`` of every command that has no class of its own, below groups and of other packages too."""
+    for command in app.registered_commands:
+        if command.cls in (None, TyperCommand):
+            command.cls = Command
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            _check_text(group.typer_instance)
 
 
 def _register(app: typer.Typer, entry: EntryPoint) -> None:

@@ -39,8 +39,8 @@ def calibrate(
 
     extent = preflight.Extent(samples=samples, max_tokens=max_tokens, seed=seed)
     screen = Console(stderr=True)
-    with screen.status(f"calibrating {model}") as status:
-        found = command.calibrate(chosen, extent, num_threads=threads, note=lambda text: status.update(text))
+    with screen.status(Text(f"calibrating {model}")) as status:
+        found = command.calibrate(chosen, extent, num_threads=threads, note=lambda text: status.update(Text(text)))
     if as_json:
         print_json(found.to_json())
     else:
@@ -68,7 +68,8 @@ def show(found: "Calibration", screen: Console) -> None:
 
 
 def _gates(found: "Calibration") -> Table:
-    table = Table("gate", "what", "value", "needs", "result", title=f"{found.model}, {found.base_digest[:16]}")
+    title = Text(f"{found.model}, {found.base_digest[:16]}", style="table.title")
+    table = Table("gate", "what", "value", "needs", "result", title=title)
     for gate in found.gates:
         result = gate.verdict if gate.required or gate.verdict != "failed" else "below what is usual"
         style = STYLES[gate.verdict] if gate.required or gate.verdict != "failed" else "yellow"

@@ -11,9 +11,9 @@ from rich.live import Live
 from rich.panel import Panel
 from rich.text import Text
 
-from personalize.cli.options import Backend, Device, Home, Model, User, settings
+from personalize.cli.options import Backend, Device, Home, Model, User, is_whole, settings
 from personalize.cli.printing import console
-from personalize.errors import PersonalizeError
+from personalize.errors import InvalidRequest, PersonalizeError
 from personalize.service import SyncPersonalizer
 from personalize.types import ChatRequest, Message, Outcome, Reply, SamplingParams
 
@@ -68,7 +68,7 @@ class Talk:
         try:
             version = self._app.undo(self._user)
         except PersonalizeError as error:
-            self._screen.print(f"{error.code}: {error.message}", style="red")
+            self._tell(error)
             return
         self._screen.print(f"head is {_version(None if version is None else version.number)}", style="dim")
 
@@ -79,9 +79,12 @@ class Talk:
         try:
             reply = self._answer(request)
         except PersonalizeError as error:
-            self._screen.print(f"{error.code}: {error.message}", style="red")
+            self._tell(error)
             return
         self._messages = [*messages, Message("assistant", reply.text)]
+
+    def _tell(self, error: PersonalizeError) -> None:
+        self._screen.print(Text(f"{error.code}: {error.message}", style="red"))
 
     def _answer(self, request: ChatRequest) -> Reply:
         """Stream one reply into a panel, then watch the outcome for as long as a person would be typing."""
@@ -150,10 +153,19 @@ def chat(
 
 
 def _lines(screen: Console) -> Iterator[str]:
-    """Yield what is typed, or piped in, until it ends."""
+    """Yield what is typed, or piped in, until it ends.
+
+    Raises:
+        InvalidRequest: it is not text in the encoding of the standard input.
+    """
     prompt = "[bold cyan]›[/] " if sys.stdin.isatty() else ""
     while True:
         try:
-            yield screen.input(prompt)
+            line = screen.input(prompt)
         except (EOFError, KeyboardInterrupt):
             return
+        except UnicodeDecodeError as error:
+            raise InvalidRequest(f"what is typed or piped in is not {error.encoding} text") from error
+        if not is_whole(line):  # in a locale that names no encoding Python lets every byte pass
+            raise InvalidRequest("what is typed or piped in is not utf-8 text")
+        yield line

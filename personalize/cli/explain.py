@@ -56,7 +56,7 @@ def explain(
     else:
         show(explanation, console())
         if html is not None:
-            typer.echo(f"written to {html}")
+            typer.echo(f"written to {typer.format_filename(html)}")
 
 
 def show(explanation: Explanation, screen: Console) -> None:

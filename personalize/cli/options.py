@@ -62,20 +62,36 @@ def _switch(name: str, value: str) -> bool:
     return value == "on"
 
 
+def is_whole(text: str) -> bool:
+    """Return whether ``text`` has no half of a surrogate pair, which is what Python makes of bytes that are no text."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def existing(chosen: Settings) -> None:
     """Refuse a home that nothing is kept in: looking must not make an empty store wherever it is called.
 
     Raises:
-        InvalidParameter: there is no such folder.
+        InvalidParameter: there is no such folder, or this account may not look.
     """
-    if not chosen.home.is_dir():
+    if not _is_folder(chosen.home):
         raise InvalidParameter("home", str(chosen.home), "a folder that a Personalizer has used; see --home")
+
+
+def _is_folder(home: Path) -> bool:
+    try:
+        return home.is_dir()
+    except OSError as error:
+        raise InvalidParameter("home", str(home), f"a folder that can be read ({error.strerror})") from error
 
 
 @contextlib.contextmanager
 def place_of(chosen: Settings, dry_run: bool) -> Iterator[Settings]:
-    """Give a dry run without a home an empty one that is gone afterwards."""
-    if not dry_run or chosen.home.is_dir():
+    """Give a dry run without a home an empty one that is gone afterwards.
+
+    Raises:
+        InvalidParameter: this account may not look whether there is one.
+    """
+    if not dry_run or _is_folder(chosen.home):
         yield chosen
         return
     with tempfile.TemporaryDirectory() as folder:

@@ -9,6 +9,7 @@ from typing import Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
 def show(rows: Sequence[Any], columns: Mapping[str, str], *, as_json: bool) -> None:
@@ -22,7 +23,8 @@ def show(rows: Sequence[Any], columns: Mapping[str, str], *, as_json: bool) -> N
         return
     table = Table(*columns)
     for row in rows:
-        table.add_row(*(cell(name, getattr(row, name)) for name in columns.values()))
+        # As text: what people have written, a key's label say, is no markup.
+        table.add_row(*(Text(cell(name, getattr(row, name))) for name in columns.values()))
     console().print(table)
 
 

@@ -79,7 +79,8 @@ def export(
     number: Annotated[int | None, typer.Option("--version", help="only the folder of this version")] = None,
 ) -> None:
     """Write all that is kept about a user, or one version's PEFT folder, into a zip file."""
-    typer.echo(str(store.export(user, to) if number is None else store.export_version(user, number, to)))
+    made = store.export(user, to) if number is None else store.export_version(user, number, to)
+    typer.echo(typer.format_filename(made))
 
 
 @app.command("import")

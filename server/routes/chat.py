@@ -26,7 +26,7 @@ async def chat_completions(request: Request, shared: Shared, caller: Caller) -> 
     body = await read_object(request)
     user = await speaker(caller, request, body, shared)
     call = parse_chat(body, base=shared.base, user=user, max_choices=shared.max_choices)
-    return await (_streamed(call, shared) if call.stream else _whole(call, shared, request))
+    return await (_streamed if call.stream else _whole)(call, shared, request)
 
 
 async def _whole(call: ChatCall, shared: State, request: Request) -> Response:
@@ -37,11 +37,11 @@ async def _whole(call: ChatCall, shared: State, request: Request) -> Response:
     return JSONResponse(completion(replies, model=call.model, base=shared.base), headers=answer_headers(replies[0]))
 
 
-async def _streamed(call: ChatCall, shared: State) -> Response:
+async def _streamed(call: ChatCall, shared: State, request: Request) -> Response:
     source = shared.seats.stream(call.request, shared.personalizer.stream(call.request))
     chunks = Pulled(source, shared.pulse.saw)
     try:
-        start = await _started(chunks, shared.keep_alive_s)
+        start = await while_connected(request, _started(chunks, shared.keep_alive_s))
     except BaseException:
         await chunks.aclose()
         raise

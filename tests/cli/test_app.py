@@ -2,6 +2,7 @@
 
 import sys
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 import typer
@@ -129,3 +130,33 @@ def test_learning_and_database_come_from_the_environment(monkeypatch):
 def test_an_unknown_backend_is_refused(shell):
     out = shell.raw("chat", "alice", "--backend", "magic", code=1)
     assert "error: invalid_parameter: backend = 'magic'" in out
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        (("keys", "revoke", "\udcff"), "key_id"),
+        (("users", "list", "--after", "\udcff"), "after"),
+        (("population", "build", "log", "--without-user", "\udcff"), "without_user"),
+        (("serve", "--host", "\udcff"), "host"),
+    ],
+)
+def test_an_argument_that_is_not_utf8_is_named(shell, command, named):
+    out = shell.raw(*command, code=1)
+    assert out == f"error: invalid_parameter: {named} = '\\udcff' is not allowed; allowed: UTF-8 text\n"
+
+
+def test_a_home_that_cannot_be_looked_at_is_one_line(shell):
+    out = shell.raw("users", "list", "--home", "x" * 300, code=1)
+    assert out.startswith("error: invalid_parameter: home = ") and out.count("\n") == 1
+
+
+def test_a_dry_run_does_not_take_a_home_that_cannot_be_looked_at_for_none(monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    chosen = options.settings(Path("home"))
+    with monkeypatch.context() as patch, pytest.raises(InvalidParameter, match="Permission denied"):
+        patch.setattr(Path, "is_dir", refuse)
+        with options.place_of(chosen, dry_run=True):
+            pass

@@ -60,6 +60,11 @@ def test_a_usable_model_is_exit_code_0_and_leaves_a_recipe(shell, finds, tmp_pat
     assert Recipe(**recipe).block_size == 2
 
 
+def test_a_models_name_is_never_markup(shell, finds):
+    finds(USABLE)
+    assert "[/INST], abab" in shell.raw("calibrate", "[/INST]")
+
+
 def test_a_recipe_without_reach_says_why(shell, finds, tmp_path):
     finds(replace(USABLE, signals=tuple(replace(one, reaches=()) for one in USABLE.signals)))
     out = " ".join(shell.raw("calibrate", "somebody/model", "--out", str(tmp_path / "recipe.json")).split())

@@ -2,11 +2,15 @@
 
 import io
 import re
+from types import SimpleNamespace
 from unittest.mock import patch
 
+import pytest
 from rich.console import Console
 
 from personalize.cli import chat
+from personalize.errors import Conflict, InvalidRequest
+from personalize.service import SyncPersonalizer
 from personalize.types import Message, Outcome, Reply, Usage
 
 
@@ -80,3 +84,24 @@ def test_text_is_never_markup():
     shown = screen.file.getvalue()  # type: ignore[attr-defined]
     for text in ("[b]bob[/b]", "[/]", "[red]hi[/red]", "applied · served by version 3"):
         assert text in shown
+
+
+@pytest.mark.parametrize(("method", "line"), [("undo", "/undo"), ("stream", "hello")])
+def test_an_error_is_never_markup(shell, monkeypatch, method, line):
+    def refuse(*arguments):
+        raise Conflict("[/INST] [b]bold[/b]")
+
+    monkeypatch.setattr(SyncPersonalizer, method, refuse)
+    assert "conflict: [/INST] [b]bold[/b]" in shell.talk("alice", line)
+
+
+def test_a_pipe_that_carries_no_text_ends_with_one_line(fails):
+    assert fails("chat", "alice", typed=b"caf\xe9\n") == (
+        "error: invalid_request: what is typed or piped in is not utf-8 text"
+    )
+
+
+def test_bytes_that_python_lets_pass_are_no_text_either():
+    screen = SimpleNamespace(input=lambda prompt: "caf\udce9")
+    with pytest.raises(InvalidRequest, match="not utf-8 text"):
+        next(chat._lines(screen))

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 
 def keys(shell, *arguments: str, code: int = 0) -> str:
     return shell.raw("keys", *arguments, "--home", str(shell.home), code=code)
@@ -24,6 +26,12 @@ def test_the_secret_is_shown_once(shell):
     secret = keys(shell, "create", "--scope", "admin").splitlines()[0]
     assert len(secret) > 20
     assert secret not in keys(shell, "list") and secret not in keys(shell, "list", "--json")
+
+
+@pytest.mark.parametrize("label", ["[/prod]", "[prod] web", ":warning:"])
+def test_a_label_is_never_markup(shell, label):
+    keys(shell, "create", "--scope", "app", "--label", label)
+    assert f" {label} " in keys(shell, "list")
 
 
 def test_a_user_key_is_one_user(shell):

@@ -1,6 +1,10 @@
 """``personalize versions``."""
 
+import os
+import sys
 import zipfile
+
+import pytest
 
 from personalize.backends.echo import write_folder
 
@@ -100,3 +104,10 @@ def test_a_folder_that_is_no_adapter_is_refused(taught, fails, tmp_path):
 def test_unknown_users_and_versions_are_one_line(taught, fails):
     assert fails("versions", "rollback", "alice", "9").startswith("error: not_found: ")
     assert fails("versions", "list", "nobody").startswith("error: not_found: ")
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file system takes names in UTF-8 only")
+def test_a_file_may_have_a_name_that_is_not_utf8(taught, tmp_path):
+    target = tmp_path / os.fsdecode(b"\xff.zip")
+    assert "\ufffd.zip" in taught.run("versions", "export", "alice", str(target))
+    assert zipfile.is_zipfile(target)

@@ -3,7 +3,11 @@
 import hashlib
 import io
 import json
+import time
+import urllib.parse
 import zipfile
+from collections.abc import Callable
+from socket import create_connection
 
 import pytest
 
@@ -18,6 +22,13 @@ def unzipped(content: bytes) -> dict[str, bytes]:
 def left_behind(service: Service) -> list[str]:
     home = service.personalizer.settings.home
     return [str(path) for path in home.glob("staging/*/*")]
+
+
+def until(ready: Callable[[], object]) -> None:
+    deadline_s = time.monotonic() + 10
+    while not ready():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.005)
 
 
 def test_a_version_goes_out_and_comes_in_again(with_service):
@@ -164,6 +175,19 @@ def test_a_body_of_unknown_length_is_read_no_further_than_the_limit(http, socket
 def test_bad_requests(http, method, path, body, status, words):
     answer = http.request(method, f"/v1/users/alice/{path}", json=body)
     assert answer.status_code == status and words in answer.json()["error"]["message"]
+
+
+def test_an_upload_that_breaks_off_leaves_nothing_and_is_no_fault(http, socket, caplog):
+    address = urllib.parse.urlsplit(socket.url)
+    head = f"POST /v1/users/alice/versions HTTP/1.1\r\nHost: test\r\nAuthorization: {http.headers['authorization']}\r\n"
+    metrics = socket.service.app.state.shared.metrics
+    with caplog.at_level("ERROR"):
+        with create_connection((address.hostname, address.port)) as line:
+            line.sendall(f"{head}Content-Length: 1000\r\n\r\na part".encode())
+            until(lambda: left_behind(socket.service))
+        until(lambda: b'status="499"' in metrics.text())
+    assert left_behind(socket.service) == []
+    assert not caplog.records
 
 
 def test_nobody_unknown_is_made_by_an_import(http):

@@ -1,8 +1,10 @@
 """``personalize serve`` as a process of its own."""
 
+import asyncio
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +13,9 @@ from pathlib import Path
 
 import httpx2
 import pytest
+
+from personalize.errors import InvalidParameter
+from server.cli import _check_address
 
 SLOW_ECHO = "import personalize.backends.echo as e; e.EchoBackend.__init__.__kwdefaults__['delay_s'] = 0.05\n"
 COMMAND = """
@@ -97,3 +102,30 @@ def test_a_bad_setting_is_one_line(tmp_path):
     done = subprocess.run(arguments(tmp_path, "--learning", "never"), capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert done.stderr.startswith("error: invalid_parameter: learning = 'never'") and done.stderr.count("\n") == 1
+
+
+def listen(host: str, port: int) -> None:
+    asyncio.run(_check_address(host, port))
+
+
+def test_a_port_that_is_taken_is_refused():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InvalidParameter, match=f"'127.0.0.1:{port}' is not allowed; .*address already in use"):
+            listen("127.0.0.1", port)
+    listen("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "a" * 80], ids=["another machine's", "no name"])
+def test_a_host_that_nobody_can_listen_on_is_refused(host):
+    with pytest.raises(InvalidParameter, match="an address that can be listened on"):
+        listen(host, 0)
+
+
+@pytest.mark.slow  # starts a process
+def test_a_port_that_is_taken_is_one_line(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        command = arguments(tmp_path, "--port", str(taken.getsockname()[1]))
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: invalid_parameter: host:port = ") and done.stderr.count("\n") == 1

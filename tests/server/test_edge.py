@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import logging
 
 import httpx2
@@ -6,7 +7,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
 from server.edge import Edge
@@ -18,13 +19,29 @@ async def hello(request: Request) -> PlainTextResponse:
     return PlainTextResponse(request.path_params["name"])
 
 
+async def upload(request: Request) -> PlainTextResponse:
+    return PlainTextResponse(await request.body())
+
+
+async def download(request: Request) -> StreamingResponse:
+    async def content():
+        yield b"a part"
+
+    return StreamingResponse(content())
+
+
 async def broken(request: Request) -> PlainTextResponse:
     raise ValueError(DIARY)
 
 
 SEEN: list[tuple] = []
 APP = Starlette(
-    routes=[Route("/hello/{name}", hello), Route("/broken", broken)],
+    routes=[
+        Route("/hello/{name}", hello),
+        Route("/broken", broken),
+        Route("/upload", upload),
+        Route("/download", download),
+    ],
     middleware=[Middleware(Edge, observe=lambda *row: SEEN.append(row))],
 )
 
@@ -64,3 +81,21 @@ def test_the_log_and_the_metrics_know_templates_not_paths(caplog):
     assert "alice" not in caplog.text
     assert [(row[0], row[2]) for row in SEEN] == [("GET", 200)]
     assert "alice" not in str(SEEN)
+
+
+@pytest.mark.parametrize(("path", "status"), [("/upload", 499), ("/download", 200)])
+def test_a_client_that_goes_away_in_the_middle_of_a_body_is_counted_and_is_no_fault(caplog, path, status):
+    async def receive() -> dict:
+        return {"type": "http.disconnect"}
+
+    async def send(message: dict) -> None:
+        if message["type"] == "http.response.body":
+            raise OSError
+
+    SEEN.clear()
+    version = {"spec_version": "2.4"}  # from it on a server may say by an OSError that nobody reads
+    scope = {"type": "http", "asgi": version, "method": "GET", "path": path, "query_string": b"", "headers": []}
+    with caplog.at_level(logging.ERROR), contextlib.suppress(OSError):
+        asyncio.run(APP(scope, receive, send))
+    assert [(row[0], row[2]) for row in SEEN] == [("GET", status)]
+    assert not caplog.records

@@ -2,6 +2,8 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator
 
+import pytest
+
 from personalize.errors import Overloaded
 from personalize.types import Outcome, Reply, ReplyChunk, ReplyStart, Usage
 from server.chat_response import ChunkWriter
@@ -55,6 +57,17 @@ def test_a_choice_without_text_still_names_its_role():
         yield ReplyChunk("", 0, reply(""))
 
     assert objects(asyncio.run(collect(silent())))[0]["choices"][0]["delta"] == {"role": "assistant"}
+
+
+@pytest.mark.parametrize("text", ["a\u2028b\u2029c\x85d", "cut \ud83d", "Zoë 😀"])
+def test_every_event_is_one_line_whatever_a_client_takes_for_a_line_end(text):
+    async def saying() -> AsyncGenerator[ReplyChunk]:
+        yield ReplyChunk(text, 0)
+        yield ReplyChunk("", 0, reply(text))
+
+    lines = asyncio.run(collect(saying()))
+    assert all(line.isascii() and len(line.splitlines()) == 2 for line in lines)
+    assert objects(lines)[0]["choices"][0]["delta"]["content"] == text
 
 
 def test_comments_keep_a_slow_stream_alive_and_lose_nothing():

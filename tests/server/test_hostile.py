@@ -22,6 +22,8 @@ BODIES = {
     "NaN": b'{"model":"echo","messages":[{"role":"user","content":"x"}],"temperature":NaN}',
     "infinite": b'{"model":"echo","messages":[{"role":"user","content":"x"}],"temperature":1e999}',
     "digits": b'{"model":"echo","n":' + b"9" * 10_000 + b"}",
+    "a temperature of 400 digits": json.dumps(GOOD | {"temperature": 10**400}).encode(),
+    "a top_p of 400 digits": json.dumps(GOOD | {"top_p": 10**400}).encode(),
     "messages is a string": json.dumps(GOOD | {"messages": "hello"}).encode(),
     "messages is empty": json.dumps(GOOD | {"messages": []}).encode(),
     "a message is a number": json.dumps(GOOD | {"messages": [3]}).encode(),

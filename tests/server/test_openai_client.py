@@ -120,7 +120,7 @@ def test_extra_body_reaches_the_extension(client: OpenAI):
 def test_models(client: OpenAI):
     assert [model.id for model in client.models.list()] == ["echo"]
     assert client.models.retrieve("echo").id == "echo"
-    assert client.models.retrieve("echo@base").id == "echo"
+    assert client.models.retrieve("echo@base").id == "echo@base"
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("echo@v1")
 

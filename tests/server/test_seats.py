@@ -2,11 +2,13 @@
 
 import asyncio
 
+import httpx2
 import pytest
 
 from personalize.config import ServiceSettings
 from personalize.errors import InvalidParameter, TooManyRequests
 from personalize.types import ChatRequest, Message, UserId
+from server.app import KEEP_ALIVE_S
 from server.seats import Seats
 from tests.server.serving import Service
 
@@ -84,8 +86,6 @@ def test_who_asks_too_much_is_told_when_to_come_back_and_others_are_served(with_
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_whoever_hangs_up_gives_the_seats_back(socket_of_two, stream):
-    import httpx2
-
     headers = {"Authorization": f"Bearer {socket_of_two.service.app_key}"}
     socket_of_two.service.personalizer._opened.inference._delay_s = 0.02
     body = CHAT | {"user": f"carol {stream}", "stream": stream}
@@ -102,6 +102,27 @@ def test_whoever_hangs_up_gives_the_seats_back(socket_of_two, stream):
             assert (await http.post("/v1/chat/completions", json=body)).status_code == 200
 
     asyncio.run(main())
+
+
+def test_who_hangs_up_before_the_first_token_of_a_stream_gives_the_seat_back_at_once(socket_of_two):
+    service = socket_of_two.service
+    service.personalizer._opened.inference._rows = asyncio.Semaphore(0)  # nobody's turn ever comes
+    headers, body = {"Authorization": f"Bearer {service.app_key}"}, CHAT | {"user": "dora", "stream": True}
+
+    async def under_way(number: int) -> None:
+        while len(service.personalizer._chats) != number:
+            await asyncio.sleep(0.01)
+
+    async def main() -> None:
+        async with httpx2.AsyncClient(base_url=socket_of_two.url, headers=headers) as http:
+            asked = [asyncio.create_task(http.post("/v1/chat/completions", json=body)) for _ in range(2)]
+            await under_way(2)
+            for one in asked:
+                one.cancel()
+            await asyncio.wait_for(under_way(0), KEEP_ALIVE_S / 2)
+
+    asyncio.run(main())
+    assert not service.app.state.shared.seats._taken
 
 
 @pytest.fixture

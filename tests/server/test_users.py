@@ -104,6 +104,27 @@ def test_a_user_key_sees_its_own_version_among_the_models(with_service):
     with_service(work)
 
 
+def test_a_user_key_finds_every_own_version_by_name(with_service):
+    async def work(service: Service) -> None:
+        await teach(service, "alice", follow_ups=2)
+        _, own = await service.access.create_key("user", "alice")
+        async with service.client(own) as http:
+            answers = [await http.get(f"/v1/models/echo@v{number}") for number in (1, 2, 3)]
+        assert [answer.status_code for answer in answers] == [200, 200, 404]
+        assert [answer.json()["id"] for answer in answers[:2]] == ["echo@v1", "echo@v2"]
+
+    with_service(work)
+
+
+def test_the_base_model_is_found_under_the_name_that_was_asked_for(with_service):
+    async def work(service: Service) -> None:
+        async with service.client(service.app_key) as http:
+            for name in ("echo", "echo@base"):
+                assert (await http.get(f"/v1/models/{name}")).json()["id"] == name
+
+    with_service(work)
+
+
 def test_keys_are_shown_once_and_never_listed_with_their_secret(with_service):
     async def work(service: Service) -> None:
         async with service.client(service.admin) as http:
