@@ -16,6 +16,7 @@ from adapters_store.files import storage_errors, sync_directory, sync_file
 from adapters_store.ids import new_id
 from adapters_store.publishing import Publishing
 from adapters_store.schema import AuditRow, ConsentRow, HeadRow, TurnRow
+from adapters_store.types import Version
 from adapters_store.zipped import EARLIEST, add_folder, pack
 
 
@@ -23,13 +24,15 @@ class Archive(Publishing):
     def export_user(self, user_id: str, to: Path) -> None:
         """Write a zip with the user's settings, consents, turns, updates, audit lines and every version's folder.
 
-        A version's folder in it is a PEFT folder again once unpacked; ``import_version`` takes it back.
+        A version's folder in it is a PEFT folder again once unpacked; ``import_version`` takes it back. Versions
+        and turns that retention removes meanwhile are left out. A process that is killed leaves ``<to>.new-<id>`` with
+        the user's data in it, which nothing sweeps away.
 
         Args:
             to: file to make; it must not exist. Readable by its owner only.
 
         Raises:
-            NotFound: no such user.
+            NotFound: no such user (any more), or a version has lost its files.
             StoreFull: no space; no file is left behind.
         """
         if self.get_user(user_id) is None:
@@ -60,7 +63,16 @@ class Archive(Publishing):
             for name, value in self._documents(user_id):
                 archive.writestr(zipfile.ZipInfo(name, EARLIEST), _json(value))
             for version in self.versions(user_id):
-                add_folder(archive, self.path(version), f"versions/{version.name}/")
+                self._add_version(archive, version)
+
+    def _add_version(self, archive: zipfile.ZipFile, version: Version) -> None:
+        try:
+            add_folder(archive, self.path(version), f"versions/{version.name}/")
+        except (NotFound, FileNotFoundError):
+            if self.get_user(version.user_id) is None:
+                _gone(version.user_id)
+            if version.number in {one.number for one in self.versions(version.user_id)}:
+                raise  # else retention took it since the listing: a row goes before its files
 
     def _documents(self, user_id: str) -> Iterator[tuple[str, Any]]:
         yield "user.json", {**asdict(self.get_user(user_id) or _gone(user_id)), **self._rows(user_id)}

@@ -41,7 +41,7 @@ class BlobStore(Protocol):
     """Where files live. Every method may raise StoreFull or StorageUnavailable."""
 
     def write(self, key: str, data: bytes) -> None:
-        """Store one small file durably; a key is written once."""
+        """Store one small file durably, whole or not at all; what was stored under the key before is replaced."""
         ...
 
     def read(self, key: str) -> bytes:

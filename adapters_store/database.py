@@ -1,8 +1,11 @@
 """The engines under the store: one that writes, one that reads."""
 
+import errno
 import os
+import re
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from adapters_store.journal import journal_mode
 from adapters_store.sqlite import driver
 
 BUSY_TIMEOUT_MS = 20_000
+_creating = threading.Lock()  # held until a new file is closed: no thread connects to it before
 
 
 class Database:
@@ -99,8 +103,9 @@ def sqlite_errors() -> Iterator[None]:
 def _checked(url: str) -> URL:
     try:
         parsed = make_url(url)
-    except ArgumentError:
-        raise InvalidValue("url", url, "a database URL such as sqlite:///index.sqlite") from None
+    except (ArgumentError, ValueError):  # the second where the port is no number
+        shown = re.sub(".*@", "***@", url, flags=re.DOTALL)  # what cannot be parsed may still hold a password
+        raise InvalidValue("url", shown, "a database URL such as sqlite:///index.sqlite") from None
     backend = parsed.get_backend_name()
     if backend == "sqlite" and parsed.database not in (None, "", ":memory:"):
         return parsed
@@ -110,9 +115,23 @@ def _checked(url: str) -> URL:
 
 
 def _create_private(path: Path) -> None:
-    """Create the database file readable by its owner only; SQLite gives its journals the same mode."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    """Create the database file readable by its owner only; SQLite gives its journals the same mode.
+
+    A file that is there is left to SQLite, and only looked at: to open and close it here would drop every lock that
+    this process holds on it (POSIX).
+
+    Raises:
+        StorageUnavailable: this account may not make it or not open it, or it is no file.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with _creating, suppress(FileExistsError):
+            os.close(os.open(os.path.realpath(path), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        if path.is_dir() or not os.access(path, os.R_OK | os.W_OK):
+            code = errno.EISDIR if path.is_dir() else errno.EACCES
+            raise OSError(code, os.strerror(code))
+    except OSError as error:
+        raise StorageUnavailable(f"unable to open the database {path}: {error.strerror}") from error
 
 
 def _prepare(journal: str, writing: bool) -> Callable[[Any, object], None]:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from adapters_store.queueing import QUEUED
 from adapters_store.schema import UpdateRow
-from adapters_store.updates import QUEUED, Updates
+from adapters_store.updates import Updates
 
 SUPERSEDED, SKIPPED = "superseded", "skipped_budget"
 
@@ -15,11 +16,10 @@ SUPERSEDED, SKIPPED = "superseded", "skipped_budget"
 class Deadlines(Updates):
     """Follow-ups that come faster than they can be learnt from end by themselves, the oldest first.
 
-    Semantics: only what was queued while somebody could train expires. What lay there when the lease was taken, or when
-    a pause for want of space ended, is a backlog: nobody was late for it, so it is worked off.
+    Semantics: only what was queued while somebody could train expires. What lay there when the lease was taken, also by
+    whoever let it lapse, or when a pause for want of space ended, is a backlog: nobody was late for it, so it is worked
+    off.
     """
-
-    _able_since: tuple[int, float] | None = None  # fence of the lease, and when its holder could first train under it
 
     def shed_updates(self, owner: str, within_s: float = 0.0) -> Mapping[str, int]:
         """Close the waiting updates that expire within the next ``within_s``; return how many, by outcome.

@@ -15,7 +15,8 @@ from adapters_store.ids import short_text
 from adapters_store.schema import ApiKeyRow
 from adapters_store.types import ApiKey, Scope
 
-SECRET = re.compile(r"pk-(?P<key_id>[0-9a-f]{12})-[A-Za-z0-9_\-]{43}")
+KEY_ID = re.compile(r"[0-9a-f]{12}")
+SECRET = re.compile(rf"pk-(?P<key_id>{KEY_ID.pattern})-[A-Za-z0-9_\-]{{43}}")
 SCOPES: tuple[Scope, ...] = ("admin", "app", "user")
 NOBODY = "0" * 64
 
@@ -63,7 +64,13 @@ class Keys(Core):
             return [_key(row) for row in session.scalars(select(ApiKeyRow).order_by(ApiKeyRow.created_s))]
 
     def revoke_key(self, key_id: str) -> None:
-        """Make the key's secret worthless, for every process from its next request on."""
+        """Make the key's secret worthless, for every process from its next request on.
+
+        Raises:
+            NotFound: no such key.
+        """
+        if not KEY_ID.fullmatch(key_id):  # PostgreSQL would refuse some texts as no texts at all
+            raise NotFound(f"no key {key_id!r}")
 
         def work(session):
             row = session.get(ApiKeyRow, key_id, with_for_update=True)

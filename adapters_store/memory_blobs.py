@@ -10,7 +10,7 @@ from pathlib import Path
 
 from adapters_store.blobs import Blob
 from adapters_store.crash import crash_point
-from adapters_store.errors import InvalidValue, NotFound
+from adapters_store.errors import NotFound
 from adapters_store.files import checked_key, checked_stage, storage_errors, write_new
 from adapters_store.ids import new_id
 
@@ -33,9 +33,7 @@ class MemoryBlobs:
 
     def write(self, key: str, data: bytes) -> None:
         with self._lock:
-            if checked_key(key) in self._data:
-                raise InvalidValue("key", key, "a key that was never written")
-            self._data[key] = (data, self._clock())
+            self._data[checked_key(key)] = (data, self._clock())
 
     def read(self, key: str) -> bytes:
         with self._lock:

@@ -8,8 +8,9 @@ from pathlib import Path
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 
-from adapters_store.database import Database
+from adapters_store.database import Database, sqlite_errors
 from adapters_store.errors import SchemaTooNew, StorageUnavailable
+from adapters_store.files import storage_errors
 from adapters_store.sqlite import driver
 from adapters_store.writer import storage_error
 
@@ -23,7 +24,8 @@ def migrate(database: Database, to: str = "head") -> None:
 
     Raises:
         SchemaTooNew: newer code wrote this database; nothing is touched.
-        StorageUnavailable: it is not a database of this store, or cannot be written.
+        StorageUnavailable: it is not a database of this store, or it or the copy cannot be written.
+        StoreFull: no space for the copy; nothing is touched.
     """
     known = revisions()
     wanted = known[-1] if to == "head" else to
@@ -33,7 +35,8 @@ def migrate(database: Database, to: str = "head") -> None:
         if current == wanted:
             return
         if current is not None and database.path is not None:
-            backup(database.path, database.path.with_name(f"{database.path.name}.backup-{current}"))
+            with storage_errors(), sqlite_errors():
+                backup(database.path, database.path.with_name(f"{database.path.name}.backup-{current}"))
         from adapters_store.upgrading import upgrade  # brings in Alembic, which takes long and is needed only here
 
         upgrade(database, SCRIPTS, wanted)
@@ -47,11 +50,15 @@ def revisions() -> list[str]:
 
 
 def backup(source: Path, target: Path) -> None:
-    """Copy a live SQLite database through its backup API; reading the file itself would drop SQLite's locks."""
+    """Copy a live SQLite database through its backup API; reading the file itself would drop SQLite's locks.
+
+    The copy needs no write-ahead log, so that it is a single file, whoever opens it.
+    """
     temporary = target.with_name(target.name + ".new")
     os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600))
     with closing(driver.connect(source)) as live, closing(driver.connect(temporary)) as copy:
         live.backup(copy)
+        copy.execute("PRAGMA journal_mode=DELETE")
     os.replace(temporary, target)
     log.info("database backed up as %s before its upgrade", target.name)
 

@@ -1,19 +1,18 @@
 """Recorded turns: a row to find them by, a file with their text and token ids."""
 
-from sqlalchemy import Select, delete, func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from adapters_store.core import Core, locked_user
+from adapters_store.core import locked_user
 from adapters_store.errors import InvalidValue, NotFound, QuotaExceeded
 from adapters_store.ids import checked_id, new_id, short_text
+from adapters_store.lookups import Lookups, same_turn
 from adapters_store.schema import TurnRow, UpdateRow, UserRow
 from adapters_store.turn_files import EMPTY, Conversation, decode, encode, grow
-from adapters_store.types import NewTurn, StoredTurn, TurnRef
-
-MAX_FOUND = 100
+from adapters_store.types import NewTurn, StoredTurn
 
 
-class Turns(Core):
+class Turns(Lookups):
     def record_turn(self, turn: NewTurn) -> str:
         """Store one served reply durably; return its turn id. A turn whose own id is known already is left as it is.
 
@@ -74,53 +73,29 @@ class Turns(Core):
             parent = session.get(TurnRow, parent_id) if parent_id else None
             if parent_id and parent is None:
                 return None
+            if turn.turn_id is not None:
+                self._keep_file(key, data)
             root_id = parent.root_id if parent else turn_id
             session.add(_row(turn, turn_id, root_id, len(data), self._clock()))
             user.num_turns += 1
             user.turn_bytes += len(data)
             return user.turn_bytes
 
-        stored = None
         try:
             stored = self._write(work)
-        finally:
-            if stored is None:
-                self._blobs.delete(key)
+        except NotFound:  # the user is gone; after any other error the row may be there, and sweeping knows
+            self._blobs.delete(key)
+            raise
+        if stored is None and turn.turn_id is None:  # the file of an id that the caller made may be another process's
+            self._blobs.delete(key)
         return stored
 
-    def find_turns_by_prompt(self, user_id: str, prompt_key: str) -> list[TurnRef]:
-        """Return the turns whose conversation before the reply has this key, newest first."""
-        return self._find(_refs(user_id).where(TurnRow.prompt_key == prompt_key))
-
-    def find_turns_by_prefix(self, user_id: str, prefix_key: str) -> list[TurnRef]:
-        """Return the turns whose conversation with its reply has this key, newest first."""
-        return self._find(_refs(user_id).where(TurnRow.prefix_key == prefix_key))
-
-    def find_turns_by_reply(self, user_id: str, reply_key: str, since_s: float) -> list[TurnRef]:
-        """Return the turns with this reply, recorded at or after ``since_s`` and without follow-up, newest first."""
-        query = _refs(user_id).where(TurnRow.reply_key == reply_key, TurnRow.created_s >= since_s)
-        return self._find(query.where(UpdateRow.update_id.is_(None)))
-
-    def newest_turns(self, user_id: str, limit: int, *, within_s: float) -> list[str]:
-        """Return the last turn of each of the user's newest conversations, newest first.
-
-        Args:
-            limit: conversations.
-            within_s: older turns do not count.
-        """
-        newest = func.max(TurnRow.created_s).label("newest_s")
-        query = select(TurnRow.root_id, newest).where(TurnRow.user_id == checked_id("user_id", user_id))
-        query = query.where(TurnRow.created_s >= self._clock() - within_s).group_by(TurnRow.root_id)
-        last = query.order_by(newest.desc()).limit(limit).subquery()
-        turns = select(TurnRow.turn_id).join(
-            last, (TurnRow.root_id == last.c.root_id) & (TurnRow.created_s == last.c.newest_s)
-        )
-        with self._read() as session:
-            return list(session.scalars(turns.order_by(TurnRow.created_s.desc())))
-
-    def _find(self, query: "Select[TurnRow, str]") -> list[TurnRef]:
-        with self._read() as session:
-            return [_ref(row, update_id) for row, update_id in session.execute(query)]
+    def _keep_file(self, key: str, data: bytes) -> None:
+        """Write the file once more if it was removed since: the old one of the same id was an orphan till now."""
+        try:
+            self._blobs.read(key)
+        except NotFound:
+            self._blobs.write(key, data)
 
     def load_turn(self, turn_id: str) -> StoredTurn:
         """Return a turn in full, with its follow-up where one was queued.
@@ -128,7 +103,7 @@ class Turns(Core):
         Raises:
             NotFound: no such turn, or its data or a parent's data is gone.
         """
-        query = select(TurnRow, UpdateRow.update_id).outerjoin(UpdateRow, _same_turn())
+        query = select(TurnRow, UpdateRow.update_id).outerjoin(UpdateRow, same_turn())
         with self._read() as session:
             found = session.execute(query.where(TurnRow.turn_id == checked_id("turn_id", turn_id))).one_or_none()
         if found is None:
@@ -175,7 +150,7 @@ class Turns(Core):
 
         def work(session: Session) -> list[tuple[str, int, str]]:
             user = locked_user(session, user_id)
-            query = select(TurnRow.turn_id, TurnRow.num_bytes, UpdateRow.update_id).outerjoin(UpdateRow, _same_turn())
+            query = select(TurnRow.turn_id, TurnRow.num_bytes, UpdateRow.update_id).outerjoin(UpdateRow, same_turn())
             mine = (TurnRow.user_id == user_id, TurnRow.root_id == root_id)
             if (
                 before_s is not None
@@ -190,10 +165,25 @@ class Turns(Core):
 
         rows = self._write(work)
         for turn_id, _, update_id in rows:
-            self._blobs.delete(turn_key(user_id, turn_id))
+            self._delete_turn_file(user_id, turn_id)
             if update_id:
                 self._blobs.delete(follow_up_key(user_id, update_id))
         return len(rows), sum(size for _, size, _ in rows)
+
+    def _delete_turn_file(self, user_id: str, turn_id: str) -> int | None:
+        """Delete the file of a turn without a row; return its bytes, None where it has a row again, and so stays.
+
+        An id that the caller made may be recorded once more at any moment. The user's lock is held from the look to the
+        end, so that no row comes in between.
+        """
+
+        def work(session: Session) -> int | None:
+            session.get(UserRow, user_id, with_for_update=True)  # of a user who is gone nothing is recorded
+            row = session.get(TurnRow, turn_id)
+            named = row is not None and row.user_id == user_id
+            return None if named else self._blobs.delete(turn_key(user_id, turn_id))
+
+        return self._write(work)
 
 
 def turn_key(user_id: str, turn_id: str) -> str:
@@ -236,30 +226,6 @@ def _row(turn: NewTurn, turn_id: str, root_id: str, num_bytes: int, now_s: float
         outcome=turn.outcome,
         update_id=turn.update_id,
         num_bytes=num_bytes,
-    )
-
-
-def _same_turn():
-    return (UpdateRow.user_id == TurnRow.user_id) & (UpdateRow.turn_id == TurnRow.turn_id)
-
-
-def _refs(user_id: str) -> "Select[TurnRow, str]":
-    query = select(TurnRow, UpdateRow.update_id).outerjoin(UpdateRow, _same_turn())
-    query = query.where(TurnRow.user_id == checked_id("user_id", user_id))
-    return query.order_by(TurnRow.created_s.desc()).limit(MAX_FOUND)
-
-
-def _ref(row: TurnRow, update_id: str | None) -> TurnRef:
-    return TurnRef(
-        turn_id=row.turn_id,
-        user_id=row.user_id,
-        created_s=row.created_s,
-        finish_reason=row.finish_reason,
-        adapter_number=row.adapter_number,
-        base_digest=row.base_digest,
-        reply_chars=row.reply_chars,
-        paired=update_id is not None,
-        request_id=row.request_id,
     )
 
 

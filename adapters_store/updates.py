@@ -1,29 +1,26 @@
 """The durable queue of follow-ups; at most one update per turn, for ever."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import Select, func, select, update
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from adapters_store.core import locked_user
+from adapters_store.core import T, locked_user
 from adapters_store.errors import InvalidValue, NotFound, StoreError, UpdateClosed
 from adapters_store.heads import Heads
-from adapters_store.ids import checked_id, new_id, short_text
+from adapters_store.ids import checked_id, short_text
 from adapters_store.leases import Leases
+from adapters_store.queueing import QUEUED, Queueing
 from adapters_store.schema import TurnRow, UpdateRow
-from adapters_store.turns import Turns, follow_up_key
-from adapters_store.types import ClaimedUpdate, QueuedUpdate, Update
+from adapters_store.types import ClaimedUpdate, Update
 
-QUEUED = "queued"
 NOT_FINISHING = (QUEUED, "applied")  # "applied" is said by a publish only, in the same transaction as the version
-MAX_FOLLOW_UP_BYTES = 4 * 2**20
 
 
-class Updates(Turns, Heads, Leases):
+class Updates(Queueing, Heads, Leases):
     """Starts are counted when they are claimed, before any work.
 
     ``attempts`` only grows. ``unfinished`` counts the starts of which nothing was heard again: a claim adds one, and a
@@ -31,94 +28,6 @@ class Updates(Turns, Heads, Leases):
     and a process that ends in good order leaves none. Whoever takes over the lease finds the claims of the holder
     before, and fails those with ``max_starts`` such marks.
     """
-
-    def queue_follow_up(
-        self,
-        user_id: str,
-        turn_id: str,
-        request_id: str,
-        text: str,
-        *,
-        max_queued: int = 8,
-        max_wait_s: float | None = None,
-    ) -> QueuedUpdate:
-        """Queue a follow-up for the turn it answers; a turn that ever had one gives "skipped_duplicate".
-
-        Args:
-            max_queued: waiting follow-ups of the user; beyond it the oldest are superseded.
-            max_wait_s: how long this one may wait before ``shed_updates`` ends it; None: for ever.
-
-        Raises:
-            NotFound: no such user, or no such turn of this user.
-            StoreFull: no space left; nothing was queued.
-        """
-        short_text("request_id", request_id, 100)
-        data = text.encode("utf-8", "surrogatepass")
-        if not text or len(data) > MAX_FOLLOW_UP_BYTES or max_queued < 1:
-            raise InvalidValue("text", text, f"1 to {MAX_FOLLOW_UP_BYTES} bytes, and max_queued from 1")
-        if existing := self._update_of(user_id, turn_id):
-            return QueuedUpdate(existing, "skipped_duplicate")
-        if max_wait_s is not None and not max_wait_s > 0:
-            raise InvalidValue("max_wait_s", max_wait_s, "above 0, or None")
-        update_id = new_id()
-        key = follow_up_key(user_id, update_id)
-        self._blobs.write(key, data)
-        queued = False
-        try:
-            with suppress(IntegrityError):  # another process was first
-                queued = self._write(
-                    lambda session: self._queue(
-                        session, user_id, turn_id, request_id, update_id, max_queued, max_wait_s
-                    )
-                )
-        finally:
-            if not queued:
-                self._blobs.delete(key)
-        if queued:
-            return QueuedUpdate(update_id, QUEUED)
-        existing = self._update_of(user_id, turn_id)
-        if existing is None:
-            raise NotFound(f"no turn {turn_id!r} of this user")
-        return QueuedUpdate(existing, "skipped_duplicate")
-
-    def _update_of(self, user_id: str, turn_id: str) -> str | None:
-        query = select(UpdateRow.update_id).where(UpdateRow.user_id == user_id, UpdateRow.turn_id == turn_id)
-        with self._read() as session:
-            return session.scalars(query).one_or_none()
-
-    def _queue(
-        self,
-        session: Session,
-        user_id: str,
-        turn_id: str,
-        request_id: str,
-        update_id: str,
-        max_queued: int,
-        max_wait_s: float | None,
-    ) -> bool:
-        locked_user(session, user_id)
-        known = select(UpdateRow.seq).where(UpdateRow.user_id == user_id, UpdateRow.turn_id == turn_id)
-        if session.scalars(known).first() is not None:
-            return False
-        turn = session.get(TurnRow, checked_id("turn_id", turn_id))
-        if turn is None or turn.user_id != user_id:
-            raise NotFound(f"no turn {turn_id!r} of this user")
-        now = self._clock()
-        session.add(
-            UpdateRow(
-                update_id=update_id,
-                user_id=user_id,
-                turn_id=turn_id,
-                request_id=request_id,
-                created_s=now,
-                expires_s=None if max_wait_s is None else now + max_wait_s,
-            )
-        )
-        session.flush()
-        waiting = session.scalars(_waiting(user_id)).all()
-        for row in waiting[: max(0, len(waiting) - max_queued)]:
-            row.outcome, row.finished_s = "superseded", now
-        return True
 
     def claim_updates(
         self, owner: str, limit: int, base_digest: str, exclude_users: Collection[str] = ()
@@ -140,7 +49,8 @@ class Updates(Turns, Heads, Leases):
                     ready.append(one)
         except StoreError:
             for row, _ in claimed:
-                self.release_update(row.update_id)
+                with suppress(StoreError):  # one that cannot be put back keeps none of the others
+                    self.release_update(row.update_id)
             raise
         return ready
 
@@ -152,7 +62,10 @@ class Updates(Turns, Heads, Leases):
         claimed = []
         for update_id in session.scalars(_claimable(limit, exclude_users)).all():
             row = session.scalars(select(UpdateRow).where(UpdateRow.update_id == update_id)).one()
-            user = locked_user(session, row.user_id)
+            try:
+                user = locked_user(session, row.user_id)
+            except NotFound:  # forgotten since the look, and the row with him
+                continue
             row.fence, row.attempts, row.unfinished = fence, row.attempts + 1, row.unfinished + 1
             self._claims[update_id] = fence
             claimed.append((row, user.epoch))
@@ -179,12 +92,13 @@ class Updates(Turns, Heads, Leases):
 
     def release_update(self, update_id: str) -> None:
         """Put a claimed update back in the queue in good order; one that has its final outcome is left alone."""
-        fence = self._claims.pop(update_id, None)
-        query = update(UpdateRow).where(UpdateRow.update_id == update_id, UpdateRow.outcome == QUEUED)
-        query = query.where(UpdateRow.fence.is_not(None), UpdateRow.fence == fence)
-        self._write(
-            lambda session: session.execute(query.values(fence=None, unfinished=UpdateRow.unfinished - 1)) and None
-        )
+
+        def work(session: Session, fence: int | None) -> None:
+            query = update(UpdateRow).where(UpdateRow.update_id == update_id, UpdateRow.outcome == QUEUED)
+            query = query.where(UpdateRow.fence.is_not(None), UpdateRow.fence == fence)
+            session.execute(query.values(fence=None, unfinished=UpdateRow.unfinished - 1))
+
+        self._end_claim(update_id, work)
 
     def finish_update(self, update_id: str, outcome: str, metrics: Mapping[str, float] | None = None) -> str:
         """Give an update its final outcome; return the one that it has now: the first one stays.
@@ -195,16 +109,34 @@ class Updates(Turns, Heads, Leases):
         if outcome in NOT_FINISHING:
             raise InvalidValue("outcome", outcome, "a final one; 'applied' is set by publish")
         short_text("outcome", outcome, 64)
-        fence = self._claims.pop(update_id, None)
 
-        def work(session: Session) -> str | None:
+        def work(session: Session, fence: int | None) -> str | None:
             with suppress(UpdateClosed):
                 close_update(session, update_id, fence, outcome, self._clock(), metrics or {})
             return session.scalars(select(UpdateRow.outcome).where(UpdateRow.update_id == update_id)).one_or_none()
 
-        if (final := self._write(work)) is None:
+        if (final := self._end_claim(update_id, work)) is None:
             raise NotFound(f"no update {update_id!r}")
         return final
+
+    def _end_claim(self, update_id: str, work: Callable[[Session, int | None], T]) -> T:
+        """Write the end of a claim and forget its fence; where the write fails it is known again, for another try.
+
+        It is forgotten inside the transaction: right after it this process may have claimed the update anew.
+        """
+        fence = self._claims.get(update_id)
+
+        def end(session: Session) -> T:
+            result = work(session, fence)
+            self._claims.pop(update_id, None)
+            return result
+
+        try:
+            return self._write(end)
+        except BaseException:
+            if fence is not None:
+                self._claims.setdefault(update_id, fence)
+            raise
 
     def updates(
         self, user_id: str, limit: int = 100, *, turn_id: str | None = None, outcome: str | None = None
@@ -264,13 +196,6 @@ def plain_metrics(metrics: Mapping[str, float]) -> dict[str, Any]:
     if len(metrics) > 64 or not numbers:
         raise InvalidValue("metrics", dict(metrics), "at most 64 numbers")
     return {short_text("metric", name, 64): value for name, value in metrics.items() if math.isfinite(value)}
-
-
-def _waiting(user_id: str) -> Select[UpdateRow]:
-    query = select(UpdateRow).where(
-        UpdateRow.user_id == user_id, UpdateRow.outcome == QUEUED, UpdateRow.fence.is_(None)
-    )
-    return query.order_by(UpdateRow.seq)
 
 
 def _claimable(limit: int, exclude_users: Collection[str]) -> Select[str]:

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
@@ -28,6 +28,7 @@ class Writer:
     """
 
     MAX_GROUP = 256
+    MAX_TRIES = 5  # of a piece that a database server takes back to let another process go on
 
     def __init__(self, engine: Engine):
         self._engine = engine
@@ -73,7 +74,7 @@ class Writer:
                 group.append(job)
             self._commit(group)
 
-    def _commit(self, group: list[tuple[Work[Any], Future[Any]]]) -> None:
+    def _commit(self, group: list[tuple[Work[Any], Future[Any]]], num_tries: int = 1) -> None:
         """Run a group in one transaction; results are handed out after its commit."""
         done: list[tuple[Future[Any], Any]] = []
         failed: list[tuple[Future[Any], Exception]] = []
@@ -82,6 +83,8 @@ class Writer:
                 for work, future in group:
                     try:
                         done.append((future, _alone(connection, work)))
+                    except DataError as error:  # a value that the database cannot hold: this piece's own fault
+                        failed.append((future, storage_error(error)))
                     except DBAPIError as error:
                         if not isinstance(error, IntegrityError):  # the transaction itself is in doubt
                             raise
@@ -89,9 +92,9 @@ class Writer:
                     except Exception as error:
                         failed.append((future, error))
         except Exception as error:  # the whole transaction is gone
-            if len(group) > 1 and _is_deadlock(error):
-                for job in group:
-                    self._commit([job])
+            if num_tries < self.MAX_TRIES and _is_deadlock(error):
+                for job in group:  # alone, so that each holds as few locks as it can
+                    self._commit([job], num_tries + 1)
             else:
                 _fail(group, storage_error(error))
             return

@@ -15,6 +15,8 @@ from personalize.types import ChatRequest, Reply, ReplyChunk
 
 T = TypeVar("T")
 NUM_ADMITTING = 4
+MAX_ADMISSIONS = 100
+PAUSE_S = 0.05
 
 
 class Chats:
@@ -88,13 +90,20 @@ class Chats:
             self._running.discard(exchange)
 
     async def _admit(self, request: ChatRequest) -> Admitted:
+        """Admit the request; one of a user who is being forgotten waits for the end of that.
+
+        Raises:
+            Cancelled: the service is closed, or the erasure takes too long.
+        """
         loop = asyncio.get_running_loop()
-        while True:
+        for _ in range(MAX_ADMISSIONS):
             self.check_open()
             admitted = await loop.run_in_executor(self._threads, self._admission.admit, request)
             self.check_open()
             if admitted.user is None or admitted.user.user_id not in self._forgotten:
-                return admitted  # else forgotten meanwhile: whoever comes back is a new user
+                return admitted
+            await asyncio.sleep(PAUSE_S)  # whoever comes back after the erasure is a new user
+        raise Cancelled("the user is being forgotten")
 
     def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Start work that outlives the request; ``aclose`` waits for it."""

@@ -93,7 +93,7 @@ class Exchange:
                 draft.add(chunk)
                 if chunk.text:
                     yield ReplyChunk(chunk.text, index)
-                if chunk.completion is not None:
+                if chunk.completion is not None and not draft.ended:  # else cut while the reader took his time
                     draft.ended = True
                     ending = self._background(self._end(draft, chunk.completion))
                     self._endings.append(ending)

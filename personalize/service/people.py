@@ -8,12 +8,11 @@ from adapters_store import Store
 from adapters_store.types import Update, User, Version
 from personalize.errors import InvalidParameter, NotFound
 from personalize.service.population import as_receipt
-from personalize.service.validation import check_user
+from personalize.service.validation import check_user, is_number
 from personalize.types import ForgetReceipt, Outcome, UpdateInfo, UserId, UserInfo, VersionInfo
 from personalize.updates.storage import translated
 
 MAX_PAGE = 1_000
-MAX_NUMBER = 10**18 - 1
 CONSENT_TEXT = "default"
 
 
@@ -270,7 +269,7 @@ def _update_info(update: Update) -> UpdateInfo:
 
 
 def _check_number(number: object) -> None:
-    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MAX_NUMBER:
+    if not is_number(number):
         raise InvalidParameter("version", number, "the number of one of the user's versions")
 
 

@@ -1,6 +1,7 @@
 """The SDK's core object: chat, stream, learn, history, rollback, export, forget."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -46,6 +47,7 @@ from personalize.types import (
 from personalize.updates.batch import School
 from personalize.updates.consumer import Consumer
 from personalize.updates.storage import open_store, remember_base, translated
+from personalize.updates.threads import taken, whole
 
 Version = int | Literal["head", "base"]
 
@@ -76,17 +78,18 @@ class Personalizer(Management):
         heads = Heads(store, opened.base_digest, service.population)
         self._admission = Admission(store, opened, heads, service)
         self._chats = Chats(opened, self._admission, self._ledger, self._forgotten, self._consumer.wake)
-        self._recordings = Recordings(store, opened, service.learning, self._consumer.wake)
+        self._recordings = Recordings(store, opened, service.learning, self._forgotten, self._consumer.wake)
         self._rebase = Rebase(store, opened, service.learning)
         self._builds = Tasks()
         self._undo = Undo(store, opened, service.learning, self._consumer, self._forgotten)
         self._explainer = Explainer(store, opened, service, self._forgotten)
         self._fingerprints = Fingerprints(store, opened, heads)
+        self._users_tasks = [one.tasks for one in (self._explainer, self._undo, self._rebase, self._recordings)]
         self._forgetting = Forgetting(
-            store, self._people, opened.inference, self._chats, self._consumer,
-            [self._explainer.tasks, self._undo.tasks], self._forgotten,
-        )  # fmt: skip
+            store, self._people, opened.inference, self._chats, self._consumer, self._users_tasks, self._forgotten
+        )
         self._loops: list[asyncio.Task[None]] = []
+        self._closing: asyncio.Task[None] | None = None
 
     # --- opening and closing -----------------------------------------------------------------------------------------
 
@@ -125,14 +128,14 @@ class Personalizer(Management):
 
     @classmethod
     async def _opened_with(cls, settings: Settings) -> "Personalizer":
-        opened = await asyncio.to_thread(open_backend, settings)
-        try:
-            store = await asyncio.to_thread(open_store, settings)
-        except BaseException:
-            await opened.inference.aclose()
-            raise
-        await asyncio.to_thread(remember_base, store, settings, opened.base_digest, opened.modules)
-        app = cls(store, opened, settings)
+        async with contextlib.AsyncExitStack() as stack:
+            opened = await taken(lambda opened: opened.inference.aclose(), open_backend, settings)
+            stack.push_async_callback(opened.inference.aclose)
+            store = await taken(lambda store: asyncio.to_thread(store.close), open_store, settings)
+            stack.push_async_callback(asyncio.to_thread, store.close)
+            await whole(remember_base, store, settings, opened.base_digest, opened.modules)
+            app = cls(store, opened, settings)
+            stack.pop_all()
         app.start()
         return app
 
@@ -142,16 +145,22 @@ class Personalizer(Management):
         self._loops = [asyncio.create_task(self._consumer.run()), asyncio.create_task(erasures.run())]
 
     async def aclose(self) -> None:
-        """Stop learning, cut what still runs, write down what is owed, and close. May be called twice."""
-        if self._chats.closed:
-            return
-        self._chats.closed = True
+        """Stop learning, cut what still runs, write down what is owed, and close.
+
+        May be called twice, and cancelled: each call waits for the one closing, which goes on without its callers.
+        """
+        if self._closing is None:
+            self._chats.closed = True
+            self._closing = asyncio.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
         why = "the service is closing"
         await self._chats.cut(why)
-        for tasks in (self._explainer.tasks, self._undo.tasks, self._builds):
+        for tasks in (*self._users_tasks, self._builds):
             await tasks.stop(why)
         await self._chats.aclose()
         await self._opened.inference.aclose()
@@ -230,7 +239,7 @@ class Personalizer(Management):
 
         Each reply with the user's next message becomes a turn and a queued update, as if it had been served here, and
         goes the way of every live follow-up. Handed in again it is ``skipped_duplicate``: no turn trains twice. Waits
-        while a few of the user's lessons are in the queue.
+        while a few of the user's lessons are in the queue. Who is forgotten meanwhile stays it: ``cancelled_erasure``.
 
         Args:
             user: whose conversation it is; who is new becomes a user.
@@ -241,6 +250,7 @@ class Personalizer(Management):
         Raises:
             InvalidRequest: the messages cannot be read or shown to this model; nothing of them was queued.
             StorageUnavailable: nothing can be recorded, or learning is paused; what was queued until then stays.
+            Cancelled: the service closes; what was queued until then stays.
         """
         self._chats.check_open()
         return await self._recordings.learn_from(user, messages, max_lessons, dry_run)
@@ -257,6 +267,7 @@ class Personalizer(Management):
             NotFound: no such user.
             Conflict: a head of the user moved meanwhile; nothing was changed.
             StorageUnavailable: the version cannot be written.
+            Cancelled: the service closes, or the user was forgotten.
         """
         self._chats.check_open()
         user_id = await asyncio.to_thread(self._people.user_id, user)

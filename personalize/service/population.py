@@ -4,11 +4,9 @@ from adapters_store import Store, Version
 from adapters_store import sources as stored
 from adapters_store.types import Receipt
 from personalize.errors import InvalidParameter
-from personalize.service.validation import check_user
+from personalize.service.validation import check_user, is_number
 from personalize.types import ForgetReceipt, LogSource, PopulationInfo, PopulationUse, UserId
 from personalize.updates.storage import translated
-
-MAX_NUMBER = 10**18 - 1
 
 
 class Population:
@@ -47,7 +45,7 @@ class Population:
             NotFound: there is no such version (any more); nothing was deleted.
         """
         for number in numbers:
-            if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MAX_NUMBER:
+            if not is_number(number):
                 raise InvalidParameter("version", number, "the number of one of the population adapter's versions")
         with translated():
             return tuple(self._store.remove_populations(numbers or None))

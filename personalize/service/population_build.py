@@ -33,8 +33,8 @@ from personalize.types import (
     ReviewRequest,
     UpdateReport,
 )
-from personalize.updates.batch import whole
 from personalize.updates.storage import translated, unpublished
+from personalize.updates.threads import whole
 
 LOST = {Erased: "somebody in these logs was forgotten meanwhile", HeadMoved: "another build ended first"}
 Progress = Callable[[int, int], None]

@@ -16,6 +16,7 @@ from personalize.backends import Opened
 from personalize.config import Learning
 from personalize.errors import Conflict, NotFound
 from personalize.service.retraining import Retraining, Step, logged_steps, told
+from personalize.service.tasks import Tasks
 from personalize.types import Experience, LearningState, RebaseReport, RebaseStatus
 from personalize.updates.lessons import refusal
 from personalize.updates.lineage import REBASED_FROM, Lineage, lineage_of
@@ -46,15 +47,23 @@ class Plan:
 
 
 class Rebase:
-    """Rebuilds adapters for the opened base."""
+    """Rebuilds adapters for the opened base.
+
+    Attributes:
+        tasks: rebuilds under way.
+    """
 
     def __init__(self, store: Store, opened: Opened, learning: Learning):
+        self.tasks = Tasks()
         self._store = store
         self._opened = opened
         self._learning: Learning = learning
 
     async def run(self, user_id: str, dry_run: bool) -> RebaseReport:
         """See ``Personalizer.rebase``."""
+        return await self.tasks.run(user_id, self._run(user_id, dry_run))
+
+    async def _run(self, user_id: str, dry_run: bool) -> RebaseReport:
         plan = await asyncio.to_thread(self._plan, user_id)
         if dry_run or plan.status != "planned" or plan.source is None:
             return plan.report(plan.status, plan.outcomes)

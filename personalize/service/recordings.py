@@ -6,25 +6,26 @@ version, wrote it. Source: arXiv 2603.12273, offline surrogate; a full-vocabular
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from adapters_store import Store
 from adapters_store.errors import Erased
 from adapters_store.errors import NotFound as Missing
-from adapters_store.types import NewTurn, User
+from adapters_store.types import NewTurn, StoreStatus, User
 from personalize.backends import Opened
 from personalize.config import Learning
-from personalize.errors import ContextTooLong, InvalidParameter, NotFound, StorageUnavailable
+from personalize.errors import Cancelled, ContextTooLong, InvalidParameter, NotFound, StorageUnavailable
 from personalize.logs import Interaction, interactions
 from personalize.rendering import as_sampled, parse_conversation
 from personalize.service.people import find_user
+from personalize.service.tasks import Tasks
 from personalize.service.validation import check_user
 from personalize.turns import prefix_key, prompt_key, recorded_id, reply_key
 from personalize.types import Completion, LoggedLesson, Message, Outcome, UserId
-from personalize.updates.batch import whole
 from personalize.updates.lessons import refusal
 from personalize.updates.storage import translated
+from personalize.updates.threads import whole
 
 MAX_WAITING = 4
 """Lessons of one user in the queue; live follow-ups need the rest of it."""
@@ -52,16 +53,23 @@ class Recordings:
     """Hands recorded conversations to the queue.
 
     Semantics: a turn's id is a keyed hash of its conversation and the base, and the queue takes a turn once for ever.
-    So the same conversation may be handed in again, after a crash or by two processes, and is learnt from once.
+    So the same conversation may be handed in again, after a crash or by two processes, and is learnt from once. Its
+    user is looked up once: who is forgotten meanwhile does not come back for the rest of it.
+
+    Attributes:
+        tasks: conversations that are being queued.
 
     Args:
+        forgotten: ids of users of whom nothing may be learnt any more; grows while it is in use.
         queued: called when a lesson has been queued.
     """
 
-    def __init__(self, store: Store, opened: Opened, learning: Learning, queued: Queued):
+    def __init__(self, store: Store, opened: Opened, learning: Learning, forgotten: Collection[str], queued: Queued):
+        self.tasks = Tasks()
         self._store = store
         self._opened = opened
         self._learning: Learning = learning
+        self._forgotten = forgotten
         self._queued = queued
 
     async def learn_from(
@@ -74,21 +82,26 @@ class Recordings:
         if max_lessons is not None and (isinstance(max_lessons, bool) or max_lessons < 0):
             raise InvalidParameter("max_lessons", max_lessons, "a whole number from 0")
         said = parse_conversation(messages)
-        plan = await asyncio.to_thread(self._plan, user, said, max_lessons)
-        lessons, parent = [], None
-        for drafted in plan:
-            if isinstance(drafted, Draft) and not dry_run:
-                await self._room(user)
-                lesson, parent = await whole(self._queue, user, drafted, parent)
-            else:
-                lesson = LoggedLesson(drafted if isinstance(drafted, Outcome) else Outcome.QUEUED)
-            lessons.append(lesson)
-        return tuple(lessons)
+        user_id, plan = await asyncio.to_thread(self._plan, user, said, max_lessons)
+        if dry_run or not any(isinstance(one, Draft) for one in plan):
+            return _unqueued(plan, Outcome.QUEUED)
+        if user_id is None:
+            user_id = await whole(self._joined, user)
+        lessons: list[LoggedLesson] = []
+        try:
+            await self.tasks.run(user_id, self._teach(user_id, plan, lessons))
+        except Cancelled:
+            if user_id not in self._forgotten:
+                raise
+        return (*lessons, *_unqueued(plan[len(lessons) :], Outcome.CANCELLED_ERASURE))
 
     # --- before anything is written ----------------------------------------------------------------------------------
 
-    def _plan(self, name: str, said: Sequence[Message], limit: int | None) -> list[Draft | Outcome]:
-        """Return what to do with every interaction; a conversation that cannot be told raises here, as a whole."""
+    def _plan(self, name: str, said: Sequence[Message], limit: int | None) -> tuple[str | None, list[Draft | Outcome]]:
+        """Return the id of who is known, and what to do with every interaction.
+
+        A conversation that cannot be told raises here, as a whole.
+        """
         plan: list[Draft | Outcome] = []
         with translated():
             person = find_user(self._store, name)
@@ -99,7 +112,7 @@ class Recordings:
                 if limit is not None and sum(isinstance(one, Draft) for one in plan) >= limit:
                     break
                 plan.append(refused or self._drafted(person, interaction))
-        return plan
+        return None if person is None else person.user_id, plan
 
     def _refused(self, person: User | None) -> Outcome | None:
         if (refused := refusal_of(person, self._learning)) is not None or person is None:
@@ -124,34 +137,55 @@ class Recordings:
 
     # --- into the queue ----------------------------------------------------------------------------------------------
 
-    async def _room(self, name: str) -> None:
+    def _joined(self, name: str) -> str:
+        """Return the id of who is new and becomes a user; nobody does while nothing can be learnt."""
+        with translated():
+            self._status()
+            return self._store.ensure_user(name).user_id
+
+    async def _teach(self, user_id: str, plan: Sequence[Draft | Outcome], lessons: list[LoggedLesson]) -> None:
+        """Queue one lesson after the other, for as long as the user is one; ``lessons`` grows meanwhile."""
+        parent = None
+        for one in plan:
+            if isinstance(one, Outcome):
+                lessons.append(LoggedLesson(one))
+                continue
+            await self._room(user_id)
+            lesson, parent = await whole(self._queue, user_id, one, parent)
+            lessons.append(lesson)
+            if lesson.outcome is Outcome.CANCELLED_ERASURE:
+                return
+
+    async def _room(self, user_id: str) -> None:
         """Wait until the queue takes another lesson of this user without pushing one out.
 
         Raises:
             StorageUnavailable: learning is paused for want of space.
         """
-        while not await asyncio.to_thread(self._has_room, name):
+        while not await asyncio.to_thread(self._has_room, user_id):
             await asyncio.sleep(POLL_S)
 
-    def _has_room(self, name: str) -> bool:
+    def _has_room(self, user_id: str) -> bool:
         with translated():
-            status = self._store.status()
-            if status.learning_paused_reason is not None:
-                raise StorageUnavailable(f"nothing can be learnt now: {status.learning_paused_reason}")
-            person = find_user(self._store, name)
-            waiting = self._store.updates(person.user_id, MAX_WAITING, outcome=Outcome.QUEUED) if person else ()
+            status = self._status()
+            waiting = self._store.updates(user_id, MAX_WAITING, outcome=Outcome.QUEUED)
         return len(waiting) < MAX_WAITING and status.pending_updates < MAX_PENDING
 
-    def _queue(self, name: str, draft: Draft, parent: str | None) -> tuple[LoggedLesson, str | None]:
+    def _status(self) -> StoreStatus:
+        """Return the store's state where something can be learnt."""
+        status = self._store.status()
+        if status.learning_paused_reason is not None:
+            raise StorageUnavailable(f"nothing can be learnt now: {status.learning_paused_reason}")
+        return status
+
+    def _queue(self, user_id: str, draft: Draft, parent: str | None) -> tuple[LoggedLesson, str | None]:
         """Record the turn behind ``parent`` and queue its follow-up; return the lesson and the turn's id."""
         with translated():
             try:
-                found = find_user(self._store, name)
-                person = found or self._store.ensure_user(name)
-                turn = self._turn(person, draft, parent)
+                turn = self._turn(user_id, draft, parent)
                 turn_id = self._store.record_turn(turn)
                 update = self._store.queue_follow_up(
-                    person.user_id, turn_id, turn.request_id, draft.interaction.follow_up, max_queued=MAX_PENDING
+                    user_id, turn_id, turn.request_id, draft.interaction.follow_up, max_queued=MAX_PENDING
                 )
             except (Erased, Missing):  # forgotten meanwhile
                 return LoggedLesson(Outcome.CANCELLED_ERASURE), None
@@ -159,11 +193,11 @@ class Recordings:
         outcome = Outcome(update.outcome)
         return LoggedLesson(outcome, update.update_id if outcome is Outcome.QUEUED else None), turn_id
 
-    def _turn(self, person: User, draft: Draft, parent: str | None) -> NewTurn:
-        key = self._store.user_key(person.user_id)
+    def _turn(self, user_id: str, draft: Draft, parent: str | None) -> NewTurn:
+        key = self._store.user_key(user_id)
         turn_id = recorded_id(key, self._opened.base_digest, draft.answered)
         return NewTurn(
-            user_id=person.user_id,
+            user_id=user_id,
             request_id=f"log-{turn_id}",
             parent_turn_id=parent,
             messages=tuple((message.role, message.content) for message in draft.interaction.messages),
@@ -179,6 +213,11 @@ class Recordings:
             outcome=Outcome.QUEUED.value,
             turn_id=turn_id,
         )
+
+
+def _unqueued(plan: Sequence[Draft | Outcome], outcome: Outcome) -> tuple[LoggedLesson, ...]:
+    """Return the plan as lessons, ``outcome`` for every draft."""
+    return tuple(LoggedLesson(one if isinstance(one, Outcome) else outcome) for one in plan)
 
 
 def refusal_of(person: User | None, learning: Learning) -> Outcome | None:

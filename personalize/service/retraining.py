@@ -15,10 +15,10 @@ from adapters_store.types import User, Version
 from personalize.backends import Opened
 from personalize.errors import ContextTooLong, InvalidRequest, NotFound
 from personalize.types import AdapterRef, Experience, LearningState, Lesson, Outcome, UpdateReport
-from personalize.updates.batch import whole
 from personalize.updates.lessons import experience, retold
 from personalize.updates.lineage import KEY, Lineage
 from personalize.updates.storage import translated, unpublished
+from personalize.updates.threads import whole
 
 MAX_UPDATES = 1_000_000
 

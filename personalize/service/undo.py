@@ -21,11 +21,11 @@ from personalize.service.case import named
 from personalize.service.retraining import Retraining, Step, logged_steps, told
 from personalize.service.tasks import Tasks
 from personalize.types import AdapterRef, Experience, LearningState, Outcome, UndoReport, UndoStatus
-from personalize.updates.batch import whole
 from personalize.updates.consumer import Consumer
 from personalize.updates.lessons import refusal
 from personalize.updates.lineage import Lineage, lineage_of
 from personalize.updates.storage import reference, translated
+from personalize.updates.threads import whole
 
 MAX_PENDING = 8
 MAX_NAMED = 8

@@ -9,6 +9,7 @@ from personalize.rendering.messages import parse_messages
 from personalize.types import ChatRequest, Message, SamplingParams
 
 MAX_USER_CHARS = 256
+MAX_NUMBER = 10**18 - 1
 Said = str | Sequence[Message | Mapping]
 """What ``chat`` takes: one user message as text, or a conversation."""
 
@@ -45,6 +46,11 @@ def check_user(user: object) -> None:
         raise InvalidParameter("user", user, f"a non-blank string of at most {MAX_USER_CHARS} characters")
 
 
+def is_number(number: object) -> bool:
+    """Whether a version can have this number."""
+    return isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= MAX_NUMBER
+
+
 def capped(sampling: SamplingParams, num_prompt: int, max_model_len: int, limits: ServiceSettings) -> SamplingParams:
     """Return ``sampling`` with a ``max_tokens`` that fits the context.
 
@@ -71,7 +77,7 @@ def _check_version(request: ChatRequest) -> None:
     version = request.version
     if version in ("head", "base"):
         return
-    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+    if not is_number(version):
         raise InvalidParameter("version", version, "'head', 'base' or the number of one of the user's versions")
     if request.user is None or request.temporary:
         raise InvalidParameter("version", version, "'head' or 'base' without a user or in a temporary chat")

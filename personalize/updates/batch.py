@@ -1,14 +1,21 @@
 """One batch of claimed updates, from lesson to published version."""
 
-import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, Protocol
 
 from adapters_store import Store
-from adapters_store.errors import AdapterInvalid, Erased, HeadMoved, NotFound, StoreError, StoreFull, UpdateClosed
+from adapters_store.errors import (
+    Erased,
+    HeadMoved,
+    NotFound,
+    StorageUnavailable,
+    StoreError,
+    StoreFull,
+    UpdateClosed,
+)
 from adapters_store.types import BEGAN_WITH, ClaimedUpdate, Version
 from personalize.config import Learning
 from personalize.rendering.recorded import Reteller
@@ -17,11 +24,10 @@ from personalize.updates.conversations import warm_conversations
 from personalize.updates.lessons import LessonBase, build_lesson, refusal
 from personalize.updates.lineage import KEY, lineage_of
 from personalize.updates.storage import reference
+from personalize.updates.threads import whole
 
 MAX_RACES = 3
 MAX_ATTEMPTS = 3
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class Trainer(Protocol):
@@ -188,8 +194,8 @@ class Batch:
             return
         self._on_fault(error)
         for job in jobs:
-            folder = await whole(self._stage, job.update.user_id)
-            await self._train([replace(job, folder=folder)])
+            again = await self._begin(job.update, job.parent, job.races)
+            await self._train([again] if again else [])
 
     async def _again(self, job: Job) -> None:
         """The head has moved: train from the new one, at most ``MAX_RACES`` times."""
@@ -214,7 +220,9 @@ class Batch:
             await self._again(job)
         except Erased:
             await self._finish(job.update, Outcome.CANCELLED_ERASURE)
-        except (StoreFull, AdapterInvalid, NotFound) as error:
+        except Exception as error:
+            if _is_outage(error):
+                raise
             await self._stumble(job.update, error)
         finally:
             await self._discard([job.folder])
@@ -251,7 +259,7 @@ class Batch:
     async def _stumble(self, claim: ClaimedUpdate, error: Exception) -> None:
         """After a fault: back into the queue, unless it was the last attempt or can never succeed."""
         self._on_fault(error)
-        if isinstance(error, Erased):
+        if await whole(self._store.get_user, claim.user_id) is None:  # whatever it stumbled over: that is why
             await self._finish(claim, Outcome.CANCELLED_ERASURE)
         elif isinstance(error, NotFound) or claim.attempts >= MAX_ATTEMPTS:
             full = isinstance(error, StoreFull)
@@ -276,11 +284,7 @@ class Batch:
                 await whole(self._store.discard, folder)
 
 
-async def whole(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a blocking call in a thread; a cancelled caller waits for its end, so that nothing is left half done."""
-    running = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.wait({running})
-        raise
+def _is_outage(error: Exception) -> bool:
+    """Whether the database refuses to work, which no update is to blame for; a disk may refuse one user's files."""
+    own = isinstance(error, StoreFull) or isinstance(error.__cause__, OSError)
+    return isinstance(error, StorageUnavailable) and not own

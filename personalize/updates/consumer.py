@@ -5,7 +5,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from adapters_store.errors import LeaseLost
@@ -14,6 +14,7 @@ from personalize.types import Outcome
 from personalize.updates.batch import Batch, School
 from personalize.updates.lease import Lease
 from personalize.updates.reviewer import Reviewer
+from personalize.updates.threads import taken
 
 POLL_S = 1.0
 UPKEEP_S = 600.0
@@ -93,6 +94,8 @@ class Consumer:
             await self.lease.renew()
         except Exception as error:
             self._note(error)
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise asyncio.CancelledError from error  # the fault came while the end gave back what was claimed
         self._woken.clear()
         return False
 
@@ -110,7 +113,8 @@ class Consumer:
 
     async def _claim_and_run(self) -> bool:
         self._users = None  # for as long as nobody can say whose updates these will be
-        claims = await asyncio.to_thread(
+        claims = await taken(
+            lambda claims: self._batch_of(claims).give_back(),
             self._store.claim_updates,
             self.lease.owner,
             self._max_batch,
@@ -120,10 +124,13 @@ class Consumer:
         self._users = frozenset(claim.user_id for claim in claims)
         self._notify()
         if claims:
-            self._batch = Batch(self._school, claims, self._ended, self._note)
+            self._batch = self._batch_of(claims)
             await self._batch.run()
             self._batch = None
         return bool(claims)
+
+    def _batch_of(self, claims: Sequence[ClaimedUpdate]) -> Batch:
+        return Batch(self._school, claims, self._ended, self._note)
 
     async def _shed(self) -> None:
         """End what has waited for too long, also while a batch is trained; for ever."""

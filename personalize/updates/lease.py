@@ -7,6 +7,7 @@ import time
 
 from adapters_store import Store
 from adapters_store.errors import StoreError
+from personalize.updates.threads import whole
 
 TTL_S = 15.0
 log = logging.getLogger(__name__)
@@ -42,10 +43,10 @@ class Lease:
             await asyncio.sleep(self._ttl_s / 3)
 
     async def renew(self) -> bool:
-        """Return whether the lease is held after this attempt."""
+        """Return whether the lease is held after this attempt; a cancelled one ends first, so none comes later."""
         asked_s = time.monotonic()  # before asking, so that we never believe in it longer than the store does
         try:
-            got = await asyncio.to_thread(self._store.acquire_lease, self.owner, self._ttl_s)
+            got = await whole(self._store.acquire_lease, self.owner, self._ttl_s)
         except StoreError as error:
             log.warning("the learning lease could not be renewed: %s", error.code)
             return self.held

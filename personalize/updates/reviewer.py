@@ -9,10 +9,11 @@ from collections.abc import Callable
 from adapters_store.errors import LeaseLost, NotFound
 from adapters_store.types import Version
 from personalize.types import Review, ReviewRequest
-from personalize.updates.batch import School, whole
+from personalize.updates.batch import School
 from personalize.updates.lease import Lease
 from personalize.updates.lessons import standing_wishes
 from personalize.updates.storage import reference
+from personalize.updates.threads import whole
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,8 @@ class Reviewer:
             work = self._under_way[1]
             work.cancel()
             await asyncio.wait({work})
-            self._under_way = None
+            if self._under_way and self._under_way[1] is work:  # else the next user is looked at already
+                self._under_way = None
 
     def state(self) -> dict[str, int]:
         """Return counts for the operator."""

@@ -193,5 +193,23 @@ def local(open_hand) -> Hand:
 
 
 @pytest.fixture
+def lose_answer(monkeypatch) -> Callable[[Store], None]:
+    """Let a store's next commit take place and its answer be lost, as when a connection breaks in that moment."""
+
+    def make(store: Store) -> None:
+        dialect = store._database.writing.dialect
+        real = dialect.do_commit
+
+        def do_commit(connection):
+            real(connection)
+            monkeypatch.setattr(dialect, "do_commit", real)
+            raise dialect.loaded_dbapi.OperationalError("server closed the connection unexpectedly")
+
+        monkeypatch.setattr(dialect, "do_commit", do_commit)
+
+    return make
+
+
+@pytest.fixture
 def crash_hook(monkeypatch) -> Callable[[Callable[[str], None]], None]:
     return lambda hook: monkeypatch.setattr(crash, "hook", hook)

@@ -1,8 +1,10 @@
 import json
+import shutil
 import zipfile
 
 import pytest
 
+from adapters_store import Limits
 from adapters_store.errors import InvalidValue, NotFound, StoreFull
 
 
@@ -79,3 +81,44 @@ def test_a_full_disk_leaves_no_file(local, tmp_path, monkeypatch):
     with pytest.raises(StoreFull):
         local.store.export_user(local.user().user_id, tmp_path / "out" / "a.zip")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def meanwhile(monkeypatch, hand, act):
+    """Let something happen between the listing of the versions and the look at the first one's files."""
+    real = hand.store.path
+
+    def path(version):
+        monkeypatch.setattr(hand.store, "path", real)
+        act()
+        return real(version)
+
+    monkeypatch.setattr(hand.store, "path", path)
+
+
+def test_a_version_that_retention_takes_meanwhile_is_left_out(open_hand, tmp_path, monkeypatch):
+    hand = open_hand(limits=Limits(keep_newest=1, keep_daily_days=0))
+    user = hand.user()
+    old, head = hand.publish(user), hand.publish(user)
+    meanwhile(monkeypatch, hand, lambda: hand.publish(user))
+    hand.store.export_user(user.user_id, tmp_path / "ann.zip")
+    with pytest.raises(NotFound):
+        hand.store.version(user.user_id, old.number)
+    with zipfile.ZipFile(tmp_path / "ann.zip") as archive:
+        folders = {name.split("/")[1] for name in archive.namelist() if name.startswith("versions/")}
+    assert folders == {head.name}
+
+
+def test_who_is_forgotten_meanwhile_is_not_exported(local, tmp_path, monkeypatch):
+    user = local.user()
+    local.publish(user)
+    meanwhile(monkeypatch, local, lambda: local.store.forget(user.user_id))
+    with pytest.raises(NotFound):
+        local.store.export_user(user.user_id, tmp_path / "ann.zip")
+    assert list(tmp_path.glob("ann.zip*")) == []
+
+
+def test_a_version_that_has_lost_its_files_is_not_passed_over(local, tmp_path):
+    user = local.user()
+    shutil.rmtree(local.store.path(local.publish(user)))
+    with pytest.raises(NotFound):
+        local.store.export_user(user.user_id, tmp_path / "ann.zip")

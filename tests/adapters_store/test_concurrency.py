@@ -1,6 +1,8 @@
 """Many threads and two processes on one store: nothing is lost, nothing happens twice."""
 
 import random
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -127,6 +129,18 @@ def test_two_processes_share_one_store(open_hand, clock):
     assert second.store.change_counter() > counter
     assert second.store.head(user.user_id, second.base) == version
     assert second.store.outcome(claimed.request_id) == "applied"
+
+
+def test_opening_a_home_once_more_takes_no_lock_away(open_hand, monkeypatch):
+    """POSIX drops all locks of a process on a file when the process closes that file, however it had opened it."""
+    monkeypatch.setattr("adapters_store.database.journal_mode", lambda version: "delete")
+    hand = open_hand()
+    connect = f"sqlite3.connect({str(hand.home / 'index.sqlite')!r}, timeout=0, isolation_level=None)"
+    program = f"import sqlite3; {connect}.execute('BEGIN IMMEDIATE')"
+    with hand.store._database.writing.begin():
+        open_hand()
+        other = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "database is locked" in other.stderr
 
 
 def test_turns_cannot_be_claimed_twice_by_threads(local):

@@ -5,10 +5,11 @@ import pytest
 from adapters_store.errors import InvalidValue, LeaseLost
 
 MAX_WAIT_S = 60.0
+TTL_S = 3600.0  # longer than a test waits: nobody renews here
 
 
 def shed(hand, within_s=0.0):
-    assert hand.store.acquire_lease("me", 60)
+    assert hand.store.acquire_lease("me", TTL_S)
     return dict(hand.store.shed_updates("me", within_s))
 
 
@@ -36,6 +37,7 @@ def test_what_is_under_way_or_has_no_deadline_is_left_alone(hand, clock):
     assert shed(hand) == {}
     runs, waits = hand.queue(ann, max_wait_s=MAX_WAIT_S), hand.queue(bob)
     assert {one.update_id for one in hand.claim(limit=1)} == {runs}
+    assert shed(hand) == {}
     clock.now += 1000
     assert shed(hand) == {}
     assert outcomes(hand, [runs, waits]) == ["queued", "queued"]
@@ -52,6 +54,17 @@ def test_a_backlog_from_before_the_lease_is_worked_off(hand, clock):
     clock.now += 61
     assert shed(hand) == {"skipped_budget": 1}
     assert outcomes(hand, [backlog, fresh]) == ["queued", "skipped_budget"]
+
+
+def test_a_backlog_from_while_the_lease_had_lapsed_is_worked_off(hand, clock):
+    """The holder hung, nobody else came, and it takes its own lease again: with the fence it had."""
+    assert shed(hand) == {}
+    clock.now += TTL_S + 600
+    assert hand.store.lease_holder() is None
+    backlog = hand.queue(hand.user(), max_wait_s=MAX_WAIT_S)
+    clock.now += 3000
+    assert shed(hand) == {}
+    assert [one.update_id for one in hand.claim()] == [backlog]
 
 
 def test_a_pause_for_want_of_space_counts_for_nobody(open_hand, clock):

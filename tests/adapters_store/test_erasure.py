@@ -2,14 +2,16 @@
 
 import random
 import threading
+from contextlib import closing
 
 import pytest
+from sqlalchemy import select
 
-from adapters_store import Store
+from adapters_store import LocalBlobs, Store
 from adapters_store.database import Database
 from adapters_store.errors import Erased, NotFound, StorageUnavailable, StoreError
-from adapters_store.migration import migrate
-from adapters_store.schema import MetaRow
+from adapters_store.migration import backup, migrate
+from adapters_store.schema import MetaRow, UserRow
 from adapters_store.sqlite import driver
 
 CANARY = "CANARY-3f9c"
@@ -213,6 +215,94 @@ def test_an_erasure_that_still_resists_does_not_keep_the_store_shut(local, open_
         again = open_hand()
         assert again.store.get_user(user.user_id) is None
         assert again.store.get_user(bystander.user_id) == bystander
+
+
+def test_an_erasure_that_resists_keeps_no_other_back(local, open_hand, monkeypatch):
+    users = [local.user(name) for name in ("ann", "bob", "eve")]
+    resisting, real = [user.user_id for user in users], LocalBlobs.delete
+
+    def delete(self, key):
+        if key.rpartition("/")[2] in resisting:
+            raise StorageUnavailable("EIO")
+        return real(self, key)
+
+    monkeypatch.setattr("adapters_store.LocalBlobs.delete", delete)
+    for user in users:
+        with pytest.raises(StorageUnavailable):
+            local.store.forget(user.user_id)
+    del resisting[1:]
+    with open_hand().store._read() as session:
+        assert list(session.scalars(select(UserRow.user_id))) == resisting
+        assert session.get(MetaRow, "erase_traces").number == 0, "traces went, whatever resists"
+
+
+def test_rows_that_go_while_traces_are_erased_stay_marked(open_hand, monkeypatch):
+    one, two = open_hand(), open_hand()
+    ann, bob = one.user("ann"), one.user("bob")
+    real = one.store._database.erase_traces
+
+    def erase_traces():
+        real()
+        two.store._write(lambda session: two.store._delete_rows(session, bob.user_id))  # and its process dies here
+
+    monkeypatch.setattr(one.store._database, "erase_traces", erase_traces)
+    one.store.forget(ann.user_id)
+    with two.store._read() as session:
+        assert session.get(MetaRow, "erase_traces").number != 0
+
+
+def copy_of(hand, revision="0001"):
+    copy = hand.home / f"index.sqlite.backup-{revision}"
+    backup(hand.home / "index.sqlite", copy)
+    return copy
+
+
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_a_copy_is_scrubbed_after_a_kill_in_the_middle(local, mode):
+    user, traces = live(local, "ann")
+    copy = copy_of(local)
+    with closing(driver.connect(copy, isolation_level=None)) as connection:
+        connection.execute(f"PRAGMA journal_mode={mode}")
+        connection.execute("BEGIN")
+        connection.execute("DELETE FROM turns")
+        left = {path: path.read_bytes() for path in local.home.glob(f"{copy.name}*")}
+    assert len(left) > 1, "a journal lies beside it"
+    for path, data in left.items():
+        path.write_bytes(data)
+    local.store.forget(user.user_id)
+    assert found(local, traces) == []
+    assert list(local.home.glob("*backup*")) == [copy]
+
+
+def test_a_copy_with_a_log_that_another_erasure_has_open_is_scrubbed(local):
+    user, traces = live(local, "ann")
+    with closing(driver.connect(copy_of(local), isolation_level=None)) as other:
+        other.execute("PRAGMA journal_mode=WAL")
+        assert other.execute("SELECT count(*) FROM users").fetchone() == (1,)
+        local.store.forget(user.user_id)
+        assert other.execute("SELECT count(*) FROM users").fetchone() == (0,)
+    assert found(local, traces) == []
+
+
+def test_what_is_no_database_hinders_no_erasure_and_is_named(local, caplog):
+    user, traces = live(local, "ann")
+    (local.home / "index.sqlite.backup-0001.gz").write_bytes(b"\x1f\x8b archive")
+    (local.home / "index.sqlite.backup-0002-wal").write_bytes(b"the copy itself was deleted")
+    (local.home / "index.sqlite.backup-old").mkdir()
+    local.store.forget(user.user_id)
+    assert found(local, traces) == []
+    assert all(name in caplog.text for name in ("backup-0001.gz", "backup-0002-wal", "backup-old"))
+
+
+def test_a_damaged_copy_is_said_and_the_others_are_scrubbed(local, open_hand):
+    user, traces = live(local, "ann")
+    damaged, sound = copy_of(local, "0001"), copy_of(local, "0002")
+    damaged.write_bytes(damaged.read_bytes()[:100] + b"\xff" * 8000)
+    with pytest.raises(StorageUnavailable, match=damaged.name):
+        local.store.forget(user.user_id)
+    assert sound.name not in [name for name, _ in found(local, traces)]
+    damaged.unlink()
+    assert found(open_hand(), traces) == []
 
 
 def test_copies_made_by_upgrades_are_scrubbed(tmp_path, open_hand, clock):

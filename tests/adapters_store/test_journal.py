@@ -75,3 +75,10 @@ def test_readers_cannot_write_and_the_file_is_private(local):
     with local.store._database.reading.connect() as connection, pytest.raises(Exception, match="readonly"):
         connection.exec_driver_sql("DELETE FROM meta")
     assert local.store._database.path.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_file_behind_a_link_is_private_too(tmp_path, open_hand):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "index.sqlite").symlink_to(tmp_path / "elsewhere.sqlite")
+    open_hand()
+    assert (tmp_path / "elsewhere.sqlite").stat().st_mode & 0o777 == 0o600

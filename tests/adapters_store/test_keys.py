@@ -55,3 +55,9 @@ def test_keys_of_nobody_are_refused(hand):
         hand.store.create_key("user", "0" * 32)
     with pytest.raises(NotFound):
         hand.store.revoke_key("0" * 12)
+
+
+@pytest.mark.parametrize("key_id", ["", "a\0b", "0" * 13, "A" * 12])
+def test_what_has_not_the_form_of_a_key_id_is_no_key(hand, key_id):
+    with pytest.raises(NotFound):
+        hand.store.revoke_key(key_id)

@@ -68,6 +68,17 @@ def test_a_late_renewal_keeps_what_is_under_way_if_nobody_came_between(open_hand
     assert hand.publish(user, update_id=update_id).number == 1
 
 
+def test_a_lease_of_a_clock_that_was_far_ahead_is_none(open_hand, clock):
+    dead, right = open_hand().store, open_hand().store
+    clock.now += 30 * 86_400
+    assert dead.acquire_lease("dead", 15)
+    clock.now -= 30 * 86_400  # its process is killed, and the machine's clock put right
+    assert right.lease_holder() is None
+    with pytest.raises(LeaseLost):
+        dead.claim_updates("dead", 8, "b" * 64)
+    assert right.acquire_lease("a", 15)
+
+
 @pytest.mark.parametrize("ttl_s", [0, -1, 1e9])
 def test_silly_times_are_refused(local, ttl_s):
     with pytest.raises(InvalidValue):

@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import closing
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -9,10 +10,10 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from adapters_store import LocalBlobs, Store
+from adapters_store import LocalBlobs, Store, migration
 from adapters_store.database import Database
-from adapters_store.errors import InvalidValue, SchemaTooNew, StorageUnavailable
-from adapters_store.migration import SCRIPTS, migrate, revisions
+from adapters_store.errors import InvalidValue, SchemaTooNew, StorageUnavailable, StoreFull
+from adapters_store.migration import SCRIPTS, backup, migrate, revisions
 from adapters_store.schema import Base
 from adapters_store.sqlite import driver
 
@@ -66,6 +67,41 @@ def test_an_existing_database_is_backed_up_before_its_upgrade(tmp_path, open_han
     connection.close()
     open_hand()
     assert len(list(path.parent.glob("*backup*"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (IsADirectoryError(21, "Is a directory"), StorageUnavailable),
+        (OSError(28, "No space left on device"), StoreFull),
+        (driver.OperationalError("disk I/O error"), StorageUnavailable),
+        (driver.OperationalError("database or disk is full"), StoreFull),
+    ],
+)
+def test_without_a_copy_there_is_no_upgrade(tmp_path, monkeypatch, error, told):
+    def fail(source, target):
+        raise error
+
+    database = Database(f"sqlite:///{tmp_path / 'index.sqlite'}")
+    migrate(database, to="0001")
+    monkeypatch.setattr(migration, "backup", fail)
+    with pytest.raises(StorageUnavailable) as caught:
+        migrate(database)
+    assert type(caught.value) is told
+    with database.reading.connect() as connection:
+        assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == "0001"
+    database.close()
+
+
+def test_a_copy_needs_no_log_where_its_database_has_one(tmp_path):
+    path, copy = tmp_path / "index.sqlite", tmp_path / "copy.sqlite"
+    with closing(driver.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("CREATE TABLE users (id TEXT)")
+        backup(path, copy)
+    with closing(driver.connect(copy)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+    assert list(tmp_path.glob("copy*")) == [copy]
 
 
 def test_a_newer_database_is_refused_and_left_alone(url, tmp_path):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from adapters_store import LocalBlobs, NewTurn, Store
-from adapters_store.errors import InvalidValue
+from adapters_store.errors import InvalidValue, StorageUnavailable
 
 TURN_ID = "0123456789abcdef" * 2
 
@@ -38,6 +38,20 @@ def test_a_second_process_that_is_late_leaves_the_file_in_place(store, tmp_path,
         store.record_turn(turn(ann))
         assert other.record_turn(turn(ann)) == TURN_ID
         assert other.load_turn(TURN_ID).reply_text == "hi" and other.get_user(ann).num_turns == 1
+
+
+def test_a_second_process_that_fails_leaves_the_file_in_place(store, tmp_path, monkeypatch):
+    def refuse(work):
+        raise StorageUnavailable("busy")
+
+    ann = store.ensure_user("ann").user_id
+    with Store.open(f"sqlite:///{tmp_path / 'index.sqlite'}", LocalBlobs(tmp_path)) as other:
+        monkeypatch.setattr(other, "_has_turn", lambda *key: False)  # it looked before the first one wrote
+        monkeypatch.setattr(other, "_write", refuse)
+        store.record_turn(turn(ann))
+        with pytest.raises(StorageUnavailable):
+            other.record_turn(turn(ann))
+    assert store.load_turn(TURN_ID).reply_text == "hi"
 
 
 def test_an_id_of_another_user_or_form_is_refused(store):

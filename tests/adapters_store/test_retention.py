@@ -112,3 +112,16 @@ def test_old_conversations_go_whole_and_young_ones_stay_whole(hand, clock):
     assert hand.store.load_turn(child).prompt_ids == (1, 2, 3, 4, 5, 6, 7, 8), "its 120-day-old root is still needed"
     assert hand.store.get_user(user.user_id).num_turns == 2
     assert hand.store.queue_follow_up(user.user_id, old, "r", "hm").update_id == update_id
+
+
+def test_a_turn_that_is_recorded_again_before_its_file_goes_keeps_it(local, clock, monkeypatch):
+    """Its id is made from its content: the same log, handed in again while the old conversation is removed."""
+    user, turn_id = local.user(), "ab" * 16
+    local.turn(user, turn_id=turn_id)
+    clock.now += 120 * DAY
+    real = local.store._delete_turn_file
+    monkeypatch.setattr(
+        local.store, "_delete_turn_file", lambda *turn: local.turn(user, turn_id=turn_id) and real(*turn)
+    )
+    assert local.store.prune().num_turns == 1
+    assert local.store.load_turn(turn_id).turn_id == turn_id

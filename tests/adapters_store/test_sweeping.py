@@ -72,3 +72,33 @@ def test_a_version_published_between_listing_and_looking_is_safe(hand, today, mo
     monkeypatch.setattr(hand.store, "_known", late)
     hand.store.sweep()
     hand.store.verify(made[0])
+
+
+def test_a_stage_that_is_being_written_stays(hand, today):
+    """A long build: its files grow, while the times of its folders stand still."""
+    staged = hand.stage(hand.user())
+    for folder in (staged, staged.parent):
+        os.utime(folder, (today.now - 7200, today.now - 7200))
+    assert hand.store.sweep().num_removed == 0
+    assert (staged / "adapter_model.safetensors").exists()
+
+
+def test_a_turn_that_is_recorded_again_after_the_look_keeps_its_file(local, today, monkeypatch):
+    """Its id is made from its content, so what a crash left may be named by a row after all."""
+    user, turn_id = local.user(), "ab" * 16
+    local.store._blobs.write(f"users/{user.user_id}/turns/{turn_id}.json", b"{}")
+    today.now += 7200
+    real = local.store._delete_orphan
+    monkeypatch.setattr(
+        local.store, "_delete_orphan", lambda orphan: local.turn(user, turn_id=turn_id) and real(orphan)
+    )
+    assert local.store.sweep().num_removed == 0
+    assert local.store.load_turn(turn_id).turn_id == turn_id
+
+
+def test_what_a_crash_left_half_written_of_a_base_goes(hand, today):
+    hand.store.record_base("pocket", "a" * 64, {"q_proj": (6, 4)})
+    hand.store._blobs.write(f"bases/.new-{'a' * 32}", b"torn")
+    today.now += 7200
+    assert hand.store.sweep().num_removed == 1
+    assert hand.store.base_modules("a" * 64) == {"q_proj": (6, 4)}

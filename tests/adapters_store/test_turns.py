@@ -161,6 +161,15 @@ def test_turns_of_unknown_users_leave_no_file(local):
     assert local.files_beside_the_index() == []
 
 
+def test_a_turn_whose_commit_was_not_answered_keeps_its_file(hand, lose_answer):
+    user = hand.user()
+    lose_answer(hand.store)
+    with pytest.raises(StorageUnavailable):
+        hand.turn(user, turn_id="ab" * 16, reply_text="high tide")
+    assert hand.turn(user, turn_id="ab" * 16) == "ab" * 16
+    assert hand.store.load_turn("ab" * 16).reply_text == "high tide"
+
+
 def test_beyond_the_quota_the_oldest_conversations_go(open_hand):
     hand = open_hand(limits=Limits(max_turn_bytes_per_user=4000))
     user = hand.user()

@@ -31,6 +31,14 @@ def test_only_turns_of_the_user_can_be_answered(hand):
         hand.store.queue_follow_up(bob.user_id, turn_id, "r", "")
 
 
+@pytest.mark.parametrize("turn_id", ["0" * 32, "../x"])
+def test_what_answers_no_turn_leaves_no_file(local, turn_id):
+    user = local.user()
+    with pytest.raises((NotFound, InvalidValue)):
+        local.store.queue_follow_up(user.user_id, turn_id, "r", "hm")
+    assert local.files_beside_the_index() == []
+
+
 def test_beyond_the_limit_the_oldest_waiting_one_is_superseded(hand):
     user = hand.user()
     ids = [hand.queue(user, max_queued=3) for _ in range(5)]
@@ -150,6 +158,82 @@ def test_claims_are_given_back_when_the_disk_fails_while_reading(local, monkeypa
         with pytest.raises(StorageUnavailable):
             local.claim()
     assert [one.update_id for one in local.claim()] == [update_id]
+
+
+def test_claims_are_given_back_even_where_one_resists(local, monkeypatch):
+    first, second = (local.queue(local.user(name)) for name in ("ann", "bob"))
+    real = local.store.release_update
+
+    def release(update_id):
+        if update_id == first:
+            raise StorageUnavailable("busy")
+        real(update_id)
+
+    def broken(key):
+        raise StorageUnavailable("EIO")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(local.store, "release_update", release)
+        patch.setattr(local.store._blobs, "read", broken)
+        with pytest.raises(StorageUnavailable, match="EIO"):
+            local.claim()
+    assert [one.update_id for one in local.claim()] == [second]
+
+
+def refuse_once(store, monkeypatch):
+    """Let the next write fail and those after it succeed."""
+    real = store._write
+
+    def write(work):
+        monkeypatch.setattr(store, "_write", real)
+        raise StorageUnavailable("busy")
+
+    monkeypatch.setattr(store, "_write", write)
+
+
+def test_a_release_that_failed_can_be_tried_again(hand, monkeypatch):
+    update_id = hand.queue(hand.user())
+    hand.claim()
+    refuse_once(hand.store, monkeypatch)
+    with pytest.raises(StorageUnavailable):
+        hand.store.release_update(update_id)
+    hand.store.release_update(update_id)
+    assert [one.update_id for one in hand.claim()] == [update_id]
+
+
+def test_a_finish_that_failed_can_be_tried_again(hand, monkeypatch):
+    update_id = hand.queue(hand.user())
+    hand.claim()
+    refuse_once(hand.store, monkeypatch)
+    with pytest.raises(StorageUnavailable):
+        hand.store.finish_update(update_id, "failed")
+    assert hand.store.finish_update(update_id, "failed") == "failed"
+
+
+def test_what_is_claimed_anew_while_its_release_returns_stays_claimed(hand, monkeypatch):
+    update_id = hand.queue(hand.user())
+    hand.claim()
+    real = hand.store._write
+
+    def write(work):
+        result = real(work)
+        monkeypatch.setattr(hand.store, "_write", real)
+        assert [one.update_id for one in hand.claim()] == [update_id]
+        return result
+
+    monkeypatch.setattr(hand.store, "_write", write)
+    hand.store.release_update(update_id)
+    assert hand.store.finish_update(update_id, "failed") == "failed"
+
+
+def test_a_follow_up_whose_commit_was_not_answered_keeps_its_text(hand, lose_answer):
+    user = hand.user()
+    turn_id = hand.turn(user)
+    lose_answer(hand.store)
+    with pytest.raises(StorageUnavailable):
+        hand.store.queue_follow_up(user.user_id, turn_id, "r", "shorter")
+    assert hand.store.queue_follow_up(user.user_id, turn_id, "r", "shorter").outcome == "skipped_duplicate"
+    assert [one.follow_up for one in hand.claim()] == ["shorter"]
 
 
 def test_every_request_has_one_outcome(hand):

@@ -2,10 +2,13 @@ import threading
 
 import pytest
 from sqlalchemy import select, text, update
+from sqlalchemy.exc import DataError, OperationalError
 
+from adapters_store.database import Database
 from adapters_store.errors import StorageUnavailable, StoreClosed, StoreFull
+from adapters_store.migration import migrate
 from adapters_store.schema import MetaRow
-from adapters_store.writer import storage_error
+from adapters_store.writer import Writer, storage_error
 
 
 def add_one(session):
@@ -98,3 +101,93 @@ def test_a_closed_store_says_so(local):
 def test_errors_that_are_no_database_errors_pass_unchanged():
     error = KeyError("x")
     assert storage_error(error) is error
+
+
+def test_a_value_that_the_database_cannot_hold_fails_alone(hand):
+    writer, gate, raised = hand.store._writer, threading.Event(), []
+
+    def unfit(session):
+        session.execute(text("SELECT CAST('x' AS INTEGER)"))  # an error of PostgreSQL's; SQLite takes everything
+        raise DataError("SELECT", {}, ValueError("x"))
+
+    def run(work):
+        try:
+            writer.run(work)
+        except Exception as error:
+            raised.append(type(error))
+
+    works = (lambda session: gate.wait(10), add_one, unfit, add_one)
+    threads = [threading.Thread(target=run, args=(work,)) for work in works]
+    threads[0].start()
+    while not writer._jobs.empty():
+        pass
+    for thread in threads[1:]:
+        thread.start()
+    while writer._jobs.qsize() < 3:  # one commit
+        pass
+    gate.set()
+    for thread in threads:
+        thread.join()
+    assert raised == [StorageUnavailable]
+    assert hand.store.change_counter() == 2
+
+
+class Deadlock(Exception):
+    sqlstate = "40P01"
+
+
+@pytest.mark.parametrize("num_deadlocks", [1, Writer.MAX_TRIES - 1])
+def test_who_had_to_give_way_is_tried_again_though_alone(local, num_deadlocks):
+    left = [OperationalError("UPDATE", {}, Deadlock())] * num_deadlocks
+
+    def unlucky(session):
+        add_one(session)
+        if left:
+            raise left.pop()
+
+    local.store._write(unlucky)
+    assert local.store.change_counter() == 1
+
+
+def test_who_has_to_give_way_for_ever_is_told(local):
+    tries = []
+
+    def hopeless(session):
+        tries.append(session)
+        raise OperationalError("UPDATE", {}, Deadlock())
+
+    with pytest.raises(StorageUnavailable, match="Deadlock"):
+        local.store._write(hopeless)
+    assert len(tries) == Writer.MAX_TRIES
+
+
+def test_two_processes_that_wait_for_each_other_both_get_through(url):
+    if url.startswith("sqlite"):
+        pytest.skip("SQLite locks the whole file, before the first statement")
+    databases = [Database(url), Database(url)]
+    migrate(databases[0])
+    writers, both = [Writer(database.writing) for database in databases], threading.Barrier(2)
+
+    def crossed(*names):
+        held = []
+
+        def work(session):
+            for name in names:
+                session.execute(update(MetaRow).where(MetaRow.name == name).values(number=MetaRow.number + 1))
+                if not held:
+                    held.append(both.wait(10))
+
+        return work
+
+    works = crossed("changes", "erase_traces"), crossed("erase_traces", "changes")
+    threads = [threading.Thread(target=writer.run, args=(work,)) for writer, work in zip(writers, works, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with databases[0].reading.connect() as connection:
+        numbers = connection.execute(select(MetaRow.number).where(MetaRow.name.in_(("changes", "erase_traces"))))
+        assert list(numbers.scalars()) == [2, 2]
+    for writer, database in zip(writers, databases, strict=True):
+        writer.close()
+        database.close()

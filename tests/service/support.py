@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,30 @@ class Watched(EchoBackend):
         self.parents += parents
         self.before(len(self.lessons))
         return await super().run_update(lessons, parents, out_dirs)
+
+
+class HeldUp:
+    """A blocking call that waits ahead of its work (``first``) or behind it until it is let ``through``."""
+
+    def __init__(self, call: Callable[..., Any], first: bool = False):
+        self.call, self.first = call, first
+        self.reached, self.through, self.done = threading.Event(), threading.Event(), threading.Event()
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        if self.first:
+            self._wait()
+        result = self.call(*args, **options)
+        if not self.first:
+            self._wait()
+        self.done.set()
+        return result
+
+    async def is_reached(self) -> None:
+        assert await asyncio.to_thread(self.reached.wait, 20)
+
+    def _wait(self) -> None:
+        self.reached.set()
+        assert self.through.wait(20)
 
 
 def staged(home: Path) -> list[Path]:

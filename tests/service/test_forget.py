@@ -4,10 +4,11 @@ import asyncio
 
 import pytest
 
+from adapters_store import errors as stored
 from personalize.backends.echo import EchoBackend
-from personalize.errors import Cancelled, NotFound, PersonalizeError
+from personalize.errors import Cancelled, NotFound, PersonalizeError, StorageUnavailable
 from personalize.types import Outcome
-from tests.service.support import ask, opened, says, taught, until
+from tests.service.support import HeldUp, ask, opened, says, taught, until
 
 CANARY = "CANARY-7f3a-heliotrope"
 
@@ -142,5 +143,65 @@ def test_who_is_unknown_cannot_be_forgotten(tmp_path):
         async with opened(tmp_path) as app:
             with pytest.raises(NotFound):
                 await app.forget("nobody")
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("refused", ["versions", "forget"])
+def test_whom_the_store_refuses_to_erase_is_a_user_as_before(tmp_path, monkeypatch, refused):
+    def busy(user_id):
+        raise stored.StorageUnavailable("the database does not work (busy)")
+
+    async def main():
+        async with opened(tmp_path) as app:
+            await taught(app)
+            with monkeypatch.context() as patch:
+                patch.setattr(app.store, refused, busy)
+                with pytest.raises(StorageUnavailable):
+                    await app.forget("alice")
+            async with asyncio.timeout(10):
+                assert (await ask(app, "still me?")).adapter_version == 1
+                await taught(app, "another question")
+            assert (await app.forget("alice")).num_versions == 2
+
+    asyncio.run(main())
+
+
+def test_who_is_gone_although_a_trace_resists_is_let_go_of(tmp_path, monkeypatch):
+    backend = EchoBackend()
+
+    async def main():
+        async with opened(tmp_path, backend) as app:
+            await taught(app)
+            forget = app.store.forget
+
+            def resists(user_id):
+                forget(user_id)
+                raise stored.StorageUnavailable("the disk refuses to work")
+
+            monkeypatch.setattr(app.store, "forget", resists)
+            with pytest.raises(StorageUnavailable):
+                await app.forget("alice")
+            assert not backend._loaded and await app.users() == ()
+
+    asyncio.run(main())
+
+
+def test_a_cancelled_forget_ends_what_it_has_begun(tmp_path, monkeypatch):
+    backend = EchoBackend()
+
+    async def main():
+        async with opened(tmp_path, backend) as app:
+            await taught(app)
+            app._loops[-1].cancel()  # which looks for the erasures of others, and would find this one too
+            erasure = HeldUp(app.store.forget)
+            monkeypatch.setattr(app.store, "forget", erasure)
+            forgetting = asyncio.create_task(app.forget("alice"))
+            await erasure.is_reached()
+            forgetting.cancel()
+            erasure.through.set()
+            with pytest.raises(asyncio.CancelledError):
+                await forgetting
+            assert not backend._loaded and await app.users() == ()
 
     asyncio.run(main())

@@ -9,7 +9,7 @@ from personalize.backends.echo import END, EchoBackend
 from personalize.errors import InvalidParameter, NotFound, StorageUnavailable, TemplateError
 from personalize.service import recordings
 from personalize.types import Message, Outcome, UserId
-from tests.service.support import Disk, ask, made, opened, says, store_on, taught, until
+from tests.service.support import Disk, HeldUp, ask, made, opened, says, store_on, taught, until
 
 CHAT = says("one", "reply one", "shorter", "reply two", "even shorter", "reply three").messages
 
@@ -312,6 +312,61 @@ def test_a_user_who_is_forgotten_meanwhile_gets_nothing(tmp_path, monkeypatch):
             lessons = await app.learn_from("alice", CHAT)
             assert outcomes(lessons) == [Outcome.SKIPPED_DUPLICATE, Outcome.CANCELLED_ERASURE]
             assert await app.users() == ()
+
+    asyncio.run(main())
+
+
+def test_who_is_forgotten_meanwhile_does_not_come_back_for_the_rest(tmp_path, monkeypatch):
+    async def main():
+        async with opened(tmp_path, learns=False) as app:
+            recording = HeldUp(app.store.record_turn)
+            monkeypatch.setattr(app.store, "record_turn", recording)
+            learning = asyncio.create_task(app.learn_from("alice", CHAT))
+            await recording.is_reached()
+            forgetting = asyncio.create_task(app.forget("alice"))
+            await until(lambda: app.store.find_user("alice") is None)
+            recording.through.set()
+            await forgetting
+            assert outcomes(await learning) == [Outcome.CANCELLED_ERASURE] * 2
+            assert await app.users() == ()
+
+    asyncio.run(main())
+
+
+def test_whom_another_process_forgets_meanwhile_does_not_come_back_either(tmp_path, monkeypatch):
+    async def main():
+        async with opened(tmp_path, learns=False) as app:
+            queue = app.store.queue_follow_up
+
+            def then_forgotten(user_id, *args, **options):
+                queued = queue(user_id, *args, **options)
+                app.store.forget(user_id)
+                return queued
+
+            monkeypatch.setattr(app.store, "queue_follow_up", then_forgotten)
+            lessons = await app.learn_from("alice", (*CHAT, Message("user", "thanks")))
+            assert outcomes(lessons) == [Outcome.QUEUED, Outcome.CANCELLED_ERASURE, Outcome.CANCELLED_ERASURE]
+            assert await app.users() == ()
+
+    asyncio.run(main())
+
+
+def test_forgetting_the_user_and_closing_end_the_wait_for_room(tmp_path, monkeypatch):
+    monkeypatch.setattr(recordings, "MAX_WAITING", 1)
+
+    async def waiting(app, user):
+        learning = asyncio.create_task(app.learn_from(user, CHAT))
+        await until(lambda: app.store.find_user(user) and len(app.store.updates(user_id(app, user))) == 1)
+        return learning
+
+    async def main():
+        async with opened(tmp_path, learns=False) as app:
+            alice, bob = [await waiting(app, user) for user in ("alice", "bob")]
+            await app.forget("alice")
+            assert outcomes(await alice) == [Outcome.QUEUED, Outcome.CANCELLED_ERASURE] and not bob.done()
+            await app.aclose()
+            with pytest.raises(errors.Cancelled, match="closing"):
+                await bob
 
     asyncio.run(main())
 

@@ -224,6 +224,7 @@ def request(**changes) -> ChatRequest:
         (request(user=""), InvalidParameter, "non-blank"),
         (request(user="x" * 257), InvalidParameter, "at most 256"),
         (request(version=0), InvalidParameter, "version = 0"),
+        (request(version=10**30), InvalidParameter, "version = 1000"),
         (request(version="newest"), InvalidParameter, "'newest'.*'head', 'base'"),
         (request(version=1, user=None), InvalidParameter, "without a user"),
         (request(version=1, temporary=True), InvalidParameter, "temporary"),

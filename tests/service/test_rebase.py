@@ -6,7 +6,7 @@ import json
 import pytest
 
 from personalize.backends.echo import EchoBackend, write_folder
-from personalize.errors import Conflict, NotFound
+from personalize.errors import Cancelled, Conflict, NotFound
 from personalize.types import Outcome
 from tests.service.support import Watched, ask, opened, says, staged
 
@@ -275,5 +275,37 @@ def test_imported_paused_and_new_users_are_left_alone(tmp_path):
             assert found == {"alice": "refused", "bob": "imported", "carol": "no_adapter"}
             with pytest.raises(NotFound):
                 await app.rebase("dave")
+
+    asyncio.run(main())
+
+
+class Endless(EchoBackend):
+    """A learner that never ends, and counts the lessons that it has."""
+
+    def __init__(self):
+        super().__init__()
+        self.started, self.num_running = asyncio.Event(), 0
+
+    async def run_update(self, lessons, parents, out_dirs):
+        self.num_running += len(lessons)
+        self.started.set()
+        try:
+            return await asyncio.Future()
+        finally:
+            self.num_running -= len(lessons)
+
+
+@pytest.mark.parametrize("ends", ["forget", "close"])
+def test_forgetting_the_user_and_closing_stop_it(tmp_path, ends):
+    async def main():
+        await lived(tmp_path)
+        backend = Endless()
+        async with opened(tmp_path, backend, base_digest=OTHER) as app:
+            work = asyncio.create_task(app.rebase("alice"))
+            await backend.started.wait()
+            await (app.forget("alice") if ends == "forget" else app.aclose())
+            assert backend.num_running == 0 and not staged(tmp_path)
+            with pytest.raises(Cancelled):
+                await work
 
     asyncio.run(main())

@@ -273,6 +273,32 @@ def test_a_chunk_that_ends_in_the_middle_of_a_character_is_cut_before_it(tmp_pat
     asyncio.run(main())
 
 
+class Whole(EchoBackend):
+    """The last chunk has text and completion, as an engine's has."""
+
+    async def generate(self, request: GenerateRequest):
+        last = TokenChunk((), "")
+        async for chunk in super().generate(request):
+            last = TokenChunk(last.token_ids + chunk.token_ids, last.text + chunk.text, None, chunk.completion)
+        yield last
+
+
+def test_a_reply_that_is_cut_before_its_end_was_read_is_one_turn_and_cancelled(tmp_path):
+    async def main():
+        async with opened(tmp_path, Whole()) as app:
+            chunks = app.stream(says("hello"))
+            await anext(chunks)
+            assert (await anext(chunks)).text == "[base] You said: hello"
+            await app._chats.cut("the service is closing")
+            with pytest.raises(Cancelled):
+                await anext(chunks)
+            await until(lambda: idle(app, app._opened.inference))
+            ((_, text, reason),) = await turns(app)
+            assert (text, reason) == ("[base] You said: hello", "stop")
+
+    asyncio.run(main())
+
+
 def test_exchange_knows_whose_it_is(tmp_path):
     async def main():
         async with opened(tmp_path) as app:

@@ -4,11 +4,12 @@ import asyncio
 
 import pytest
 
+from adapters_store.errors import StorageUnavailable
 from personalize.backends.echo import EchoBackend, write_folder
 from personalize.types import LearningState, Outcome, UpdateReport
 from personalize.updates.batch import MAX_ATTEMPTS, MAX_RACES
 from personalize.updates.lease import Lease
-from tests.service.support import ask, made, opened, taught, until
+from tests.service.support import HeldUp, ask, made, opened, taught, until
 
 
 async def queue(app, user="alice", first="hello"):
@@ -184,8 +185,6 @@ def test_metrics_and_state_of_the_report_are_kept_with_the_version(tmp_path):
 
 
 def test_a_store_that_fails_for_a_moment_costs_a_pause_and_no_update(tmp_path, monkeypatch):
-    from adapters_store.errors import StorageUnavailable
-
     async def main():
         async with opened(tmp_path, learns=False) as app:
             after = await queue(app)
@@ -203,6 +202,99 @@ def test_a_store_that_fails_for_a_moment_costs_a_pause_and_no_update(tmp_path, m
             app.start()
             assert await app.settled("alice", 20)
             assert real and await app.outcome(after.request_id) is Outcome.APPLIED
+
+    asyncio.run(main())
+
+
+def test_one_users_broken_folder_does_not_keep_his_neighbour_from_learning(tmp_path):
+    async def main():
+        async with opened(tmp_path, learns=False) as app:
+            app._consumer._poll_s = 0.02
+            bad, good = [await queue(app, user) for user in ("mallory", "alice")]
+            (tmp_path / "users" / app.store.find_user("mallory").user_id / "versions").write_text("no folder")
+            app.start()
+            assert await app.settled(timeout_s=20)
+            assert await app.outcome(good.request_id) is Outcome.APPLIED
+            assert await app.outcome(bad.request_id) is Outcome.FAILED
+            assert app.status()["updates"] == {"applied": 1, "failed": 1}
+
+    asyncio.run(main())
+
+
+def test_metrics_that_cannot_be_stored_fail_one_update_only(tmp_path):
+    class Talkative(EchoBackend):
+        async def run_update(self, lessons, parents, out_dirs):
+            reports = await super().run_update(lessons, parents, out_dirs)
+            strange = {"signal": "strong"}
+            return tuple(
+                UpdateReport(report.turn_id, report.outcome, report.state, strange if lesson.memory else {})
+                for lesson, report in zip(lessons, reports, strict=True)
+            )
+
+    async def main():
+        async with opened(tmp_path, Talkative(), learns=False) as app:
+            app._consumer._poll_s = 0.02
+            app.start()
+            await taught(app, user="mallory")
+            bad, good = await queue(app, "mallory", "another"), await queue(app)
+            assert await app.settled(timeout_s=20)
+            assert await app.outcome(good.request_id) is Outcome.APPLIED
+            assert await app.outcome(bad.request_id) is Outcome.FAILED
+
+    asyncio.run(main())
+
+
+def test_a_database_that_refuses_a_publish_costs_no_update_however_often(tmp_path, monkeypatch):
+    async def main():
+        async with opened(tmp_path, learns=False) as app:
+            after = await queue(app)
+            publish, num_calls = app.store.publish, 0
+
+            def busy(*args, **kwargs):
+                nonlocal num_calls
+                num_calls += 1
+                if num_calls <= MAX_ATTEMPTS + 1:
+                    raise StorageUnavailable("the database does not work (busy)")
+                return publish(*args, **kwargs)
+
+            monkeypatch.setattr(app.store, "publish", busy)
+            app._consumer._poll_s = 0.02
+            app.start()
+            assert await app.settled("alice", 20)
+            assert await app.outcome(after.request_id) is Outcome.APPLIED
+
+    asyncio.run(main())
+
+
+def test_an_update_that_stumbles_over_its_users_erasure_is_cancelled(tmp_path):
+    async def main():
+        async def erased(number, lessons, out_dirs):
+            app.store.forget(app.store.find_user("alice").user_id)
+            raise FileExistsError("the folder goes while it is written")
+
+        async with opened(tmp_path, Scripted(erased)) as app:
+            await queue(app)
+            await until(lambda: app.status()["updates"] == {"cancelled_erasure": 1})
+            assert app.store.status().pending_updates == 0
+
+    asyncio.run(main())
+
+
+def test_who_is_forgotten_between_a_fault_and_the_next_try_stops_nobody(tmp_path):
+    async def main():
+        async def fail_together(number, lessons, out_dirs):
+            if len(lessons) > 1:
+                app.store.forget(app.store.find_user("mallory").user_id)
+                raise ValueError("together they are too much")
+
+        async with opened(tmp_path, Scripted(fail_together), learns=False) as app:
+            await queue(app, "mallory")
+            good = await queue(app)
+            app.start()
+            assert await app.settled(timeout_s=20)
+            assert await app.outcome(good.request_id) is Outcome.APPLIED
+            assert app.status()["updates"] == {"applied": 1, "cancelled_erasure": 1}
+            assert [update.attempts for update in app.store.updates(app.store.find_user("alice").user_id)] == [1]
 
     asyncio.run(main())
 
@@ -271,5 +363,65 @@ def test_closing_in_the_very_moment_of_a_wake_is_not_lost(tmp_path):
         app._consumer.wake()
         async with asyncio.timeout(20):
             await app.aclose()
+
+    asyncio.run(main())
+
+
+def test_what_is_being_claimed_at_the_end_is_given_back(tmp_path, monkeypatch):
+    async def main():
+        app = made(tmp_path)
+        await queue(app)
+        claim = HeldUp(app.store.claim_updates)
+        monkeypatch.setattr(app.store, "claim_updates", claim)
+        app.start()
+        await claim.is_reached()
+        assert app.store._claims
+        for loop in app._loops:
+            loop.cancel()
+        claim.through.set()
+        await asyncio.gather(*app._loops, return_exceptions=True)
+        assert not app.store._claims and app.store.status().pending_updates == 1
+        await app.aclose()
+
+    asyncio.run(main())
+
+
+def test_closing_ends_although_nothing_can_be_given_back(tmp_path, monkeypatch):
+    def busy(update_id):
+        raise StorageUnavailable("the database does not work (busy)")
+
+    async def main():
+        started = asyncio.Event()
+
+        async def endless(number, lessons, out_dirs):
+            started.set()
+            await asyncio.Future()
+
+        app = made(tmp_path, Scripted(endless))
+        monkeypatch.setattr(app.store, "release_update", busy)
+        await queue(app)
+        app.start()
+        await started.wait()
+        async with asyncio.timeout(10):
+            await app.aclose()
+        assert app.status()["last_fault"] == "StorageUnavailable"
+
+    asyncio.run(main())
+
+
+def test_a_lease_that_is_being_taken_at_the_end_is_not_kept(tmp_path, monkeypatch):
+    async def main():
+        async with opened(tmp_path, learns=False) as app:
+            lease = Lease(app.store)
+            attempt = HeldUp(app.store.acquire_lease, first=True)
+            monkeypatch.setattr(app.store, "acquire_lease", attempt)
+            keeping = asyncio.create_task(lease.keep())
+            await attempt.is_reached()
+            keeping.cancel()
+            asyncio.get_running_loop().call_later(0.05, attempt.through.set)
+            await asyncio.gather(keeping, return_exceptions=True)
+            await lease.give_up()
+            await until(attempt.done.is_set)
+            assert lease.holder() is None and not lease.held
 
     asyncio.run(main())

@@ -142,6 +142,20 @@ def test_forgetting_the_user_stops_it(tmp_path):
     run(work, tmp_path, backend)
 
 
+def test_stopping_one_users_review_leaves_the_next_users_alone(tmp_path):
+    async def work(app):
+        reviewer = app._consumer.reviewer
+        first, second = (asyncio.create_task(asyncio.Event().wait()) for _ in range(2))
+        reviewer._under_way = "alice", first
+        first.add_done_callback(lambda _: setattr(reviewer, "_under_way", ("bob", second)))
+        await reviewer.stop("alice")
+        assert first.cancelled() and reviewer.users() == {"bob"}
+        await reviewer.stop("bob")
+        assert second.cancelled() and reviewer.users() == set()
+
+    run(work, tmp_path, Judging(), learns=False)
+
+
 def test_closing_stops_it(tmp_path):
     backend = Judging()
     backend.go.clear()
