@@ -51,9 +51,6 @@ def test_a_reply_counts_the_same_whoever_stands_before_it():
 
 def test_a_token_that_the_teacher_rules_out_ends_the_reply_and_is_a_number():
     teacher = torch.tensor([[0.0, -torch.inf], [-0.7, -0.7], [-0.7, -0.7]])
-    assert reachable(teacher, torch.tensor([1, 0, 0]), torch.zeros(3, dtype=torch.long), 10.0).tolist() == [
-        1.0,
-        0.0,
-        0.0,
-    ]
-    assert reachable(teacher[:0], sequence[:0], sequence[:0], 10.0).tolist() == []
+    target, sequence = torch.tensor([1, 0, 0]), torch.zeros(3, dtype=torch.long)
+    assert reachable(teacher, target, sequence, 10.0).tolist() == [1.0, 0.0, 0.0]
+    assert reachable(teacher[:0], target[:0], sequence[:0], 10.0).tolist() == []
