@@ -34,24 +34,27 @@ class Updates(Queueing, Heads, Leases):
     ) -> list[ClaimedUpdate]:
         """Take the oldest waiting update of up to ``limit`` users that have none under way.
 
-        Nothing is handed out while learning is paused for want of space.
+        Nothing is handed out while learning is paused for want of space. What cannot be read is put back.
 
         Raises:
             LeaseLost: ``owner`` does not hold the learning lease.
+            StorageUnavailable: none of what was taken could be read.
         """
         if self._paused_reason() is not None:
             return []
         claimed = self._write(lambda session: self._claim(session, owner, limit, exclude_users))
         ready: list[ClaimedUpdate] = []
-        try:
-            for row, epoch in claimed:
+        fault: StoreError | None = None
+        for row, epoch in claimed:
+            try:
                 if (one := self._claimed(row, epoch, base_digest)) is not None:
                     ready.append(one)
-        except StoreError:
-            for row, _ in claimed:
+            except StoreError as error:  # one user's file may be out of reach, and nobody else's
+                fault = error
                 with suppress(StoreError):  # one that cannot be put back keeps none of the others
                     self.release_update(row.update_id)
-            raise
+        if fault is not None and not ready:
+            raise fault
         return ready
 
     def _claim(

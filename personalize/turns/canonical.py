@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 
 from personalize.types import Message, visible_text
 
+_MAX_MARKS = 30
+"""On one letter; the limit of the Stream-Safe Text Format, UAX #15."""
 _PREFIX, _PROMPT, _REPLY, _RECORDED = b"prefix", b"prompt", b"reply", b"recorded"
 
 
@@ -23,7 +25,22 @@ def canonical_text(message: Message) -> str:
     text = message.content.replace("\r\n", "\n").replace("\r", "\n")
     if message.role == "assistant":
         text = visible_text(text)
-    return unicodedata.normalize("NFC", text).strip()
+    return _composed(text).strip()
+
+
+def _composed(text: str) -> str:
+    """Return ``text`` in NFC; as it is where it piles up marks as no language does.
+
+    Marks are put in order by insertion, so the time grows with the square of a pile, and no other thread gets a turn.
+    """
+    if text.isascii():
+        return text
+    pile = 0
+    for character in text if len(text) > _MAX_MARKS else "":
+        pile = pile + 1 if unicodedata.combining(character) else 0
+        if pile > _MAX_MARKS:
+            return text
+    return unicodedata.normalize("NFC", text)
 
 
 def prefix_key(key: bytes, messages: Sequence[Message]) -> str:

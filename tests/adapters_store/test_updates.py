@@ -180,6 +180,22 @@ def test_claims_are_given_back_even_where_one_resists(local, monkeypatch):
     assert [one.update_id for one in local.claim()] == [second]
 
 
+def test_a_text_that_cannot_be_read_keeps_no_other_user_waiting(local, monkeypatch):
+    ann, bob = local.user("ann"), local.user("bob")
+    first, second = local.queue(ann), local.queue(bob)
+    real = local.store._blobs.read
+
+    def read(key):
+        if str(getattr(ann, "user_id", ann)) in key:
+            raise StorageUnavailable("EIO")
+        return real(key)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(local.store._blobs, "read", read)
+        assert [one.update_id for one in local.claim()] == [second]
+    assert [one.update_id for one in local.claim()] == [first], "it waits for the next look"
+
+
 def refuse_once(store, monkeypatch):
     """Let the next write fail and those after it succeed."""
     real = store._write
