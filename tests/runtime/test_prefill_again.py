@@ -77,7 +77,8 @@ def test_alone_it_is_done_and_the_next_turn_says_what_it_would_have_said(runtime
     following = request([*talk, *prompt(8, 2)], ref)
     plain = asyncio.run(read(runtime, following))
     runtime.prefill_again(ref, [talk])
-    wait_for(lambda: kept(runtime) == [(ref, 100)])
+    wait_for(lambda: kept_now(runtime) == (100,))  # asking the thread would stop every pass, on a slow machine for ever
+    assert kept(runtime) == [(ref, 100)]
     assert asyncio.run(read(runtime, following)) == plain
     assert runtime.call(lambda: runtime.engine.bank.num_used()).result(20) == 0
 
