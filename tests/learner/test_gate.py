@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 
 from personalize.errors import ContextTooLong
@@ -56,7 +57,9 @@ def test_gap_is_zero_for_nothing_new_and_large_for_a_change():
     assert hindsight_gap(plain, plain).abs().max() == 0
 
 
-def test_what_has_no_room_beside_a_long_turn_still_stands_behind_it(base, tmp_path, monkeypatch):
+@pytest.fixture
+def narrow(base, monkeypatch):
+    """The base with a renderer that refuses what has no room in its context, as the real one does."""
     plain = CharacterRenderer.render
 
     def render(self, messages, follow_ups=()):
@@ -66,31 +69,27 @@ def test_what_has_no_room_beside_a_long_turn_still_stands_behind_it(base, tmp_pa
         return ids
 
     monkeypatch.setattr(CharacterRenderer, "render", render)
-    life = Life(HindsightLearner(base, EVERY_TURN), tmp_path)
+    return base
+
+
+def test_what_has_no_room_beside_a_long_turn_still_stands_behind_it(narrow, tmp_path):
+    render = CharacterRenderer().render
+    life = Life(HindsightLearner(narrow, EVERY_TURN), tmp_path)
     for number in (1, 2, 3):
         life.learn(experience(number, follow_up=str(number) * 60))
-    room = base.max_model_len - len(plain(CharacterRenderer(), (Message("user", ""),), ["1" * 60])) - 20
+    room = narrow.max_model_len - len(render((Message("user", ""),), ["1" * 60])) - 20
     messages = (Message("user", "q" * room),)
-    long = replace(experience(4, "thanks"), messages=messages, prompt_ids=plain(CharacterRenderer(), messages))
+    long = replace(experience(4, "thanks"), messages=messages, prompt_ids=render(messages))
     for recipe, block in ((replace(EVERY_TURN, gate_nats=1e9), [1, 2, 3]), (EVERY_TURN, [1, 2, 3, 4])):
-        life.learner = HindsightLearner(base, recipe)
+        life.learner = HindsightLearner(narrow, recipe)
         report = life.learn(long)
         assert report.outcome is Outcome.APPLIED
         assert report.state.block == tuple(f"{number:032x}" for number in block)
 
 
-def test_a_full_block_of_long_follow_ups_makes_room_for_the_newest(base, tmp_path, monkeypatch):
+def test_a_full_block_of_long_follow_ups_makes_room_for_the_newest(narrow, tmp_path):
     """Told all at once, two of them that stand and the newest are beyond the context."""
-    plain = CharacterRenderer.render
-
-    def render(self, messages, follow_ups=()):
-        ids = plain(self, messages, follow_ups)
-        if len(ids) >= base.max_model_len:
-            raise ContextTooLong("no room")
-        return ids
-
-    monkeypatch.setattr(CharacterRenderer, "render", render)
-    life = Life(HindsightLearner(base, Recipe(gate_nats=None, block_size=2, rehearse=0, num_steps=1)), tmp_path)
+    life = Life(HindsightLearner(narrow, Recipe(gate_nats=None, block_size=2, rehearse=0, num_steps=1)), tmp_path)
     blocks = [life.learn(experience(number, follow_up=str(number) * 150)).state.block for number in (1, 2, 3)]
     assert blocks[1] == (f"{1:032x}", f"{2:032x}")
     assert blocks[2] == (f"{2:032x}", f"{3:032x}")
